@@ -1,0 +1,70 @@
+"""The ``cdc-audit`` command: the composition root, one module a subcommand.
+
+Each module of this room that is a subcommand has a click command named ``command``; it reads the configuration, builds
+what it needs, calls it, prints, and leaves the exit code to the error that it raises (``cdc_audit.errors``).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from cdc_audit import __version__
+from cdc_audit.errors import CdcAuditError
+
+# Subcommand -> its one line of help. The modules are imported only when called, so that --help stays fast.
+_COMMANDS = {
+    "init": "Set everything up: audit schema, source functions, slot. Can be repeated.",
+    "run": "The daemon: from the slot to the audit database.",
+    "demo": "Two throw-away PostgreSQL servers, an application at work, and its audit trail.",
+    "doctor": "Check every precondition and print the remedy of each that fails.",
+    "slot": "Create, show, drop, recreate or advance the replication slot.",
+    "schema": "Migrate the audit schema, show its state, make partitions.",
+    "source": "Install or uninstall the source's functions; look after its tables.",
+    "log": "Who changed what, newest first.",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's form
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's form
+        if cmd_name not in _COMMANDS:
+            return None
+        command = importlib.import_module(f"cdc_audit.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="cdc-audit")
+def cdc_audit() -> None:
+    """A tamper-evident audit trail from a PostgreSQL logical replication slot.
+
+    Example: cdc-audit init && cdc-audit run
+    """
+
+
+def main() -> None:
+    """Run the command line; an error of ours becomes one or two lines on standard error and its exit code."""
+    try:
+        cdc_audit.main(prog_name="cdc-audit", standalone_mode=False)
+    except CdcAuditError as error:
+        click.echo(f"cdc-audit: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("cdc-audit: interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,115 @@
+"""``cdc-audit init``: everything that has to be there before the daemon runs."""
+
+from __future__ import annotations
+
+import click
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from cdc_audit.cli.settings import require_dsn, with_config
+from cdc_audit.config import Config
+from cdc_audit.errors import SettingError
+from cdc_audit.model.lsn import format_lsn
+from cdc_audit.postgres import connect, conninfo, explain
+from cdc_audit.schema import migrate, partitions
+from cdc_audit.sink import ledger
+from cdc_audit.source import facts, install, slot, tables
+
+
+@click.command("init")
+@with_config
+def command(config: Config) -> None:
+    """Set everything up and say what was done: audit schema and roles, source functions, slot, the ledger's first block.
+
+    Can be repeated: what is there already stays. Connects with admin_dsn of both sections where it is set.
+
+    Example: CDC_AUDIT_SOURCE_DSN=... CDC_AUDIT_AUDIT_DSN=... cdc-audit init
+    """
+    source_dsn = require_dsn(config.source.one_time_dsn, "source")
+    audit_dsn = require_dsn(config.audit.one_time_dsn, "audit")
+    with connect(source_dsn, side="source") as source, connect(audit_dsn, side="audit") as audit:
+        _audit_schema(config, audit)
+        _source_functions(config, source)
+        _slot_and_ledger(config, source, audit, source_dsn)
+        _tables(config, source)
+    click.echo("ready: start the daemon with `cdc-audit run`")
+
+
+def _audit_schema(config: Config, audit: psycopg.Connection) -> None:
+    schema = config.audit.audit_schema
+    login = _user(config.audit.dsn) if config.audit.dsn else None
+    applied = migrate.migrate(audit, schema, login)
+    partitions.ensure_ahead(audit, schema)
+    click.echo(f"audit schema {schema}: " + (f"applied {', '.join(applied)}" if applied else "up to date"))
+
+
+def _source_functions(config: Config, source: psycopg.Connection) -> None:
+    role = _user(config.source.dsn) if config.source.dsn else None
+    before = install.install(source, prefix=config.context.prefix, daemon_role=role)
+    click.echo("source functions: " + ("installed in schema cdc_audit" if before is None else "up to date"))
+
+
+def _slot_and_ledger(config: Config, source: psycopg.Connection, audit: psycopg.Connection, source_dsn: str) -> None:
+    name, schema = config.source.slot, config.audit.audit_schema
+    existed = slot.status(source, name) is not None
+    last = ledger.last_block(audit, schema)
+    if last is not None and not existed:
+        raise SettingError(
+            f"the ledger ends at {format_lsn(last[0].end_lsn)}, but replication slot {name} does not exist",
+            remedy='cdc-audit slot recreate --reason "why the slot is gone"',
+        )
+    info = slot.create(source, name, config.source.plugin)
+    start = format_lsn(info.confirmed_flush_lsn)
+    click.echo(f"slot {name} ({info.plugin}): " + ("there already" if existed else f"created at {start}"))
+    if last is None:
+        system_identifier, timeline = _identify(source_dsn)
+        ledger.genesis(
+            audit,
+            schema,
+            system_identifier=system_identifier,
+            timeline=timeline,
+            slot=name,
+            lsn=info.confirmed_flush_lsn,
+            detail={"database": info.database, "plugin": info.plugin},
+        )
+        click.echo(f"ledger: the trail begins after {start}")
+    else:
+        click.echo(f"ledger: {last[0].block + 1} blocks, through {format_lsn(last[0].end_lsn)}")
+
+
+def _identify(source_dsn: str) -> tuple[str, int]:
+    """The source cluster's identifier and timeline."""
+    try:
+        with psycopg.connect(
+            conninfo(source_dsn, application_name="cdc-audit init"), autocommit=True, replication="database"
+        ) as connection:
+            row = connection.execute("IDENTIFY_SYSTEM").fetchone()
+    except psycopg.Error as error:
+        raise explain(error, side="source") from error
+    assert row is not None
+    return str(row[0]), int(row[1])
+
+
+def _tables(config: Config, source: psycopg.Connection) -> None:
+    """Say which tables won't give whole old rows, or none at all."""
+    states = [state for state in tables.tables(source, config.source.tables, config.source.exclude) if state.kind == "table"]
+    blind = tables.without_identity(states)
+    partial = [state for state in states if state.can_capture_changes and not state.can_capture_old]
+    click.echo(f"tables in scope: {len(states)}")
+    if blind:
+        click.echo(f"  {len(blind)} of them hide which row an UPDATE or DELETE changed: {_some(blind)}")
+    if partial:
+        click.echo(f"  {len(partial)} give only the key of the old row: {_some(partial)}")
+    if blind or partial:
+        click.echo("  whole old rows: cdc-audit source tables --set-full 'schema.table'  (patterns with * are fine)")
+
+
+def _some(states: list[tables.TableState]) -> str:
+    names = ", ".join(state.name for state in states[:5])
+    return names + (", ..." if len(states) > 5 else "")
+
+
+def _user(dsn: str) -> str | None:
+    """The role that a DSN names; None where libpq decides."""
+    user = conninfo_to_dict(dsn).get("user")
+    return str(user) if user else None

@@ -1,0 +1,101 @@
+"""``cdc-audit schema``: the audit database's tables, roles and partitions."""
+
+from __future__ import annotations
+
+import click
+import orjson
+from psycopg import Connection
+
+from cdc_audit.cli.settings import require_dsn, with_config
+from cdc_audit.config import Config
+from cdc_audit.postgres import connect
+from cdc_audit.schema import migrate, partitions
+
+
+@click.group()
+def command() -> None:
+    """Migrate the audit schema, show its state, make partitions.
+
+    Connects with [audit] admin_dsn, or with dsn where there is none.
+
+    Exit codes: 0 done, 69 the audit database is away, 77 the role may not, 78 configuration or server.
+
+    Example: cdc-audit schema migrate
+    """
+
+
+@command.command(
+    "migrate",
+    epilog="Example: CDC_AUDIT_AUDIT_ADMIN_DSN='host=audit dbname=audit user=postgres' cdc-audit schema migrate",
+)
+@with_config
+def migrate_command(config: Config) -> None:
+    """Make or update schema, roles, tables and partitions. Can be repeated; never changes a row.
+
+    Needs a superuser, or a role with CREATEROLE that may create schemas. The role of [audit] dsn is made a member of
+    audit_writer. Grant audit_admin to those who read the trail.
+    """
+    schema = config.audit.audit_schema
+    with _connection(config) as connection:
+        applied = migrate.migrate(connection, schema, migrate.login_of(config.audit.dsn))
+    for name in applied:
+        click.echo(f"applied {name}")
+    click.echo(f"schema {schema} is at version {migrate.LATEST}")
+
+
+@command.command("status", epilog="Example: cdc-audit schema status --json | jq .installed")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object: schema, installed, latest, pending."
+)
+@with_config
+def status_command(config: Config, *, as_json: bool) -> None:
+    """Show which version is installed and which migrations are pending. Changes nothing."""
+    schema = config.audit.audit_schema
+    with _connection(config) as connection:
+        installed = migrate.installed_version(connection, schema)
+    pending = migrate.pending(installed)
+    if as_json:
+        click.echo(
+            orjson.dumps(
+                {"schema": schema, "installed": installed, "latest": migrate.LATEST, "pending": pending}
+            )
+        )
+        return
+    click.echo(
+        f"schema {schema}: {'not installed' if installed is None else f'version {installed}'}, latest {migrate.LATEST}"
+    )
+    for name in pending:
+        click.echo(f"pending: {name}")
+    if pending:
+        click.echo("to apply: cdc-audit schema migrate")
+
+
+@command.command("partitions", epilog="Example: cdc-audit schema partitions --ahead 12")
+@click.option(
+    "--ahead", type=click.IntRange(0, 23), help="First make those of this month and of so many after it."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines: name, lower, upper, rows, bytes.")
+@with_config
+def partitions_command(config: Config, *, ahead: int | None, as_json: bool) -> None:
+    """Show the monthly partitions (bounds in UTC, rows estimated), and make them ahead of time.
+
+    The daemon makes what it needs by itself. A month whose rows are in the default partition already stays there.
+    """
+    schema = config.audit.audit_schema
+    with _connection(config) as connection:
+        left = [] if ahead is None else partitions.ensure_ahead(connection, schema, ahead)
+        found = partitions.partitions(connection, schema)
+    for month in left:
+        click.echo(f"{month}: not made; its rows are in the default partition, or that is busy", err=True)
+    if as_json:
+        for one in found:
+            click.echo(orjson.dumps(one, option=orjson.OPT_UTC_Z))
+        return
+    click.echo(f"{'partition':<20} {'from':<10} {'to':<10} {'rows':>12} {'bytes':>15}")
+    for one in found:
+        lower, upper = (f"{bound:%Y-%m-%d}" if bound else "-" for bound in (one.lower, one.upper))
+        click.echo(f"{one.name:<20} {lower:<10} {upper:<10} {one.rows:>12,} {one.bytes:>15,}")
+
+
+def _connection(config: Config) -> Connection:
+    return connect(require_dsn(config.audit.one_time_dsn, "audit"), side="audit")

@@ -1,0 +1,162 @@
+"""Where settings come from: command-line flags over environment over files named by ``*_FILE`` over cdc-audit.toml.
+
+``CDC_AUDIT_SOURCE_DSN_FILE=/run/secrets/dsn`` gives ``[source] dsn`` from that file's first line. With systemd credentials,
+a file ``source_dsn`` in ``$CREDENTIALS_DIRECTORY`` does the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import click
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from cdc_audit.config import Audit, Batch, Config, Context, Ledger, Log, Metrics, Redact, Source
+from cdc_audit.errors import SettingError
+
+DEFAULT_FILES = (Path("cdc-audit.toml"), Path("/etc/cdc-audit/cdc-audit.toml"))
+_PREFIX = "CDC_AUDIT_"
+_SECTIONS = tuple(Config.model_fields)
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def load_config(file: Path | None, flags: Mapping[str, Mapping[str, object]] | None = None) -> Config:
+    """The configuration. ``flags`` are section -> key -> value as given on the command line.
+
+    Raises SettingError that names the first wrong key and where the keys are documented.
+    """
+    if file is not None and not file.is_file():
+        raise SettingError(f"configuration file {file} does not exist", remedy="correct --config or CDC_AUDIT_CONFIG")
+    found = file or next((path for path in DEFAULT_FILES if path.is_file()), None)
+    try:
+        return Config.model_validate(_layers(found)(**(flags or {})).model_dump(by_alias=True))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingError(f"configuration file {found}: {error}", remedy=f"correct {found}") from error
+    except ValidationError as error:
+        raise SettingError(_first_error(error, found)) from None
+    except OSError as error:
+        raise SettingError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def with_config(
+    function: Callable[Concatenate[Config, _P], _R],
+) -> Callable[_P, _R]:
+    """Give a click command ``--config FILE`` and, as its first argument, the loaded configuration."""
+
+    @click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        envvar="CDC_AUDIT_CONFIG",
+        help="Configuration file (default: ./cdc-audit.toml, then /etc/cdc-audit/cdc-audit.toml).",
+    )
+    @functools.wraps(function)
+    def wrapped(*args: _P.args, config_file: Path | None = None, **kwargs: _P.kwargs) -> _R:
+        return function(load_config(config_file), *args, **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def require_dsn(dsn: str, section: str) -> str:
+    """The DSN, or a SettingError that says how to give one."""
+    if not dsn:
+        raise SettingError(
+            f"[{section}] dsn is not set",
+            remedy=f"set CDC_AUDIT_{section.upper()}_DSN or the key dsn in section [{section}] of cdc-audit.toml",
+        )
+    return dsn
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Values from files: ``CDC_AUDIT_<SECTION>_<KEY>_FILE`` and systemd's credentials directory."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - the base's form
+        """Unused: __call__ reads all sections at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        values: dict[str, dict[str, str]] = {}
+        directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        for section in _SECTIONS:
+            for key in _keys(section):
+                name = f"{_PREFIX}{section}_{key}".upper() + "_FILE"
+                path = Path(os.environ[name]) if os.environ.get(name) else None
+                if path is None and directory and (Path(directory) / f"{section}_{key}").is_file():
+                    path = Path(directory) / f"{section}_{key}"
+                if path is not None:
+                    values.setdefault(section, {})[key] = path.read_text(encoding="utf-8").strip()
+        return values
+
+
+class _Environment(PydanticBaseSettingsSource):
+    """``CDC_AUDIT_<SECTION>_<KEY>``. A variable with a section's prefix and an unknown key is an error, like in the file."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - the base's form
+        """Unused: __call__ reads all sections at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        values: dict[str, dict[str, Any]] = {}
+        for name, value in os.environ.items():
+            section, _, key = name.removeprefix(_PREFIX).lower().partition("_")
+            if not name.startswith(_PREFIX) or section not in _SECTIONS or not key or not value:
+                continue
+            if key.endswith("_file") and key.removesuffix("_file") in _keys(section):
+                continue
+            is_list = key in {"tables", "exclude", "anchors"}
+            values.setdefault(section, {})[key] = [part.strip() for part in value.split(",")] if is_list else value
+        return values
+
+
+def _keys(section: str) -> tuple[str, ...]:
+    fields = Config.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+    return tuple(info.alias or key for key, info in fields.items())
+
+
+def _layers(file: Path | None) -> type[BaseSettings]:
+    class Layers(BaseSettings):
+        model_config = SettingsConfigDict(extra="forbid", toml_file=file)
+
+        source: Source = Source()
+        audit: Audit = Audit()
+        batch: Batch = Batch()
+        context: Context = Context()
+        redact: Redact = Redact()
+        ledger: Ledger = Ledger()
+        metrics: Metrics = Metrics()
+        log: Log = Log()
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            del env_settings, dotenv_settings, file_secret_settings
+            toml = TomlConfigSettingsSource(settings_cls)
+            return init_settings, _Environment(settings_cls), _SecretFiles(settings_cls), toml
+
+    return Layers
+
+
+def _first_error(error: ValidationError, file: Path | None) -> str:
+    """One line for the first thing that is wrong; the value itself may be a password and isn't shown."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    where = [str(part) for part in first["loc"]]
+    name = f"[{where[0]}] {'.'.join(where[1:])}" if len(where) > 1 else where[0]
+    source = f"configuration ({file or 'no file'}, environment, flags)"
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(_keys(where[0])) if len(where) > 1 and where[0] in _SECTIONS else ", ".join(_SECTIONS)
+        return f"{source}: unknown key {name}; known are: {known}"
+    return f"{source}: {name}: {first['msg']}"

@@ -1,0 +1,1 @@
+"""Bytes of an output plugin into events. Pure."""

@@ -1,0 +1,273 @@
+"""wal2json format version 2: one JSON object a message into one event.
+
+Expected options: format-version 2, include-xids, include-timestamp, include-lsn, include-pk, include-types 0 and
+include-type-oids 1 (type *names* make invalid JSON on wal2json 2.5 and 2.6; oids don't).
+
+A row's line is not parsed but cut. Inside a JSON string every quotation mark follows a backslash, so the bytes ``,"value":``
+stand only where a column's value begins, and what lies between them and the known text that follows a value is the value's
+own JSON text. All lines of one form (a table's INSERT, say) have the same text around the values: it is parsed once, and
+of each further line only compared. So no number ever passes through a float, and the values go into the images as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import orjson
+
+from cdc_audit.decode.scope import Scope
+from cdc_audit.decode.toast import may_be_toasted
+from cdc_audit.decode.values import from_wal2json
+from cdc_audit.errors import StreamError, UnknownTypeError
+from cdc_audit.model.catalog import Catalog, TableInfo
+from cdc_audit.model.event import Begin, Commit, Event, Message, Row, Shape, Suppressed, Truncate
+from cdc_audit.model.lsn import format_lsn, parse_lsn
+
+_VALUE = b',"value":'
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[-+.\w]+', re.DOTALL)
+_NOTICE = re.compile(r'no (?:old )?tuple (?:identifier|data) for (INSERT|UPDATE|DELETE) in table "(.*)"\."(.*)"', re.DOTALL)
+_ACTIONS = {b"I": "INSERT", b"U": "UPDATE", b"D": "DELETE"}
+_MAX_FORMS = 20_000
+_removesuffix = bytes.removesuffix
+
+
+class _Form(NamedTuple):
+    """What all lines with the same text around their values share.
+
+    ``tails`` follow the values; ``fixed_length`` is the length of all that is not value and not the head before the first one.
+    ``shape`` is None where the table is out of scope. ``converters`` are (position of the value, converter).
+    ``new`` and ``old`` are the positions of the images' values among all values of the line.
+    """
+
+    tails: tuple[bytes, ...]
+    fixed_length: int
+    shape: Shape | None
+    converters: tuple[tuple[int, Callable[[bytes], bytes]], ...]
+    new: slice | list[int]
+    old: slice
+
+
+class Wal2JsonDecoder:
+    """Turns lines into events, one by one, in stream order. Holds the forms seen so far and the open transaction.
+
+    ``encoding`` is Python's name of the server's encoding: the stream's bytes are in it, whatever client_encoding says.
+    """
+
+    def __init__(self, scope: Scope, *, encoding: str = "utf-8") -> None:
+        self._scope = scope
+        self._encoding = "" if encoding == "utf-8" else encoding
+        self._catalog = Catalog()
+        self._recent: dict[bytes, _Form] = {}  # action and head -> the form last seen with it
+        self._forms: dict[bytes, _Form] = {}  # the whole text around the values -> its form
+        self._asked: set[bytes] = set()  # forms for which the catalog has been looked up
+        self._begin = b""
+        self._end_lsn = 0
+
+    def learn(self, catalog: Catalog) -> None:
+        """Use what was looked up for an UnknownTypeError; then decode the same line again."""
+        self._catalog = catalog
+
+    @property
+    def catalog(self) -> Catalog:
+        """All that was learned so far."""
+        return self._catalog
+
+    def rescope(self, scope: Scope) -> None:
+        """Use another selection of tables from here on."""
+        self._scope = scope
+        self._recent.clear()
+        self._forms.clear()
+
+    def decode(self, line: bytes) -> Event | None:
+        """The line's event, or None for what is out of scope.
+
+        Raises UnknownTypeError (look up, ``learn``, decode again) and StreamError for anything that wal2json should not send.
+        """
+        if self._encoding:
+            line = self._transcode(line)
+        action = line[11:12]
+        if action in _ACTIONS:
+            return self._row(line)
+        if action == b"C":
+            if line[12:] != self._begin:
+                raise self._broken("the COMMIT does not fit its BEGIN")
+            self._begin = b""
+            return Commit(self._end_lsn)
+        fields = self._parse(line)
+        try:
+            return self._other(action, line, fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._broken(f"a message with action {action!r} lacks a field or holds a wrong one") from error
+
+    def decode_notice(self, text: str) -> Event | None:
+        """The event of a WARNING that the walsender sent between two messages, or None if it says nothing about a row."""
+        match = _NOTICE.search(text)
+        if match is None:
+            return None
+        action, schema, table = match.groups()
+        root, partition = self._root(schema, table)
+        if not self._scope.covers((schema, table), root):
+            return None
+        return Suppressed(action, *root, partition)  # type: ignore[arg-type]
+
+    def _row(self, line: bytes) -> Row | None:
+        parts = line.split(_VALUE)
+        head = parts[0]
+        key = line[11:12] + head[head.find(b'"schema":') :]
+        form = self._recent.get(key)
+        if form is not None and len(parts) == len(form.tails) + 1:
+            values = list(map(_removesuffix, parts[1:], form.tails))
+            if sum(map(len, values)) + form.fixed_length + len(head) != len(line):
+                form = None
+        else:
+            form = None
+        if form is None:
+            form = self._form(key, line, parts)
+            self._recent[key] = form
+            values = list(map(_removesuffix, parts[1:], form.tails))
+        if form.shape is None:
+            return None
+        for position, convert in form.converters:
+            values[position] = convert(values[position])
+        new = form.new
+        return form.shape, values[new] if type(new) is slice else [values[i] for i in new], values[form.old]  # type: ignore[union-attr]
+
+    def _form(self, key: bytes, line: bytes, parts: list[bytes]) -> _Form:
+        """The form of a line that does not look like the last one of its kind."""
+        tails = []
+        for part in parts[1:]:
+            token = _TOKEN.match(part)
+            if token is None:
+                raise self._broken("a row holds a value that is not a JSON scalar")
+            tails.append(part[token.end() :])
+        around = key + b"\0".join(tails)
+        form = self._forms.get(around)
+        if form is None:
+            skeleton = self._parse(b"".join([parts[0], *(b',"value":null' + tail for tail in tails)]))
+            form = self._make_form(around, tuple(tails), skeleton, line)
+            if len(self._forms) >= _MAX_FORMS:
+                self._forms.clear()
+                self._recent.clear()
+            self._forms[around] = form
+        return form
+
+    def _make_form(self, around: bytes, tails: tuple[bytes, ...], skeleton: dict[str, Any], line: bytes) -> _Form:
+        try:
+            schema, table = skeleton["schema"], skeleton["table"]
+            new = [(column["name"], column["typeoid"] & 0xFFFFFFFF) for column in skeleton.get("columns", ())]
+            old = [(column["name"], column["typeoid"] & 0xFFFFFFFF) for column in skeleton.get("identity", ())]
+            key = tuple(column["name"] for column in skeleton.get("pk", ()))
+        except (KeyError, TypeError) as error:
+            raise self._broken("a row lacks a field") from error
+        if len(new) + len(old) != len(tails):
+            raise self._broken("a row has more or fewer values than columns")
+        converters = self._converters(around, (schema, table), [oid for _, oid in new + old])
+        self._asked.discard(around)
+        info = self._catalog.tables[schema, table]
+        shape, positions = _shape(_ACTIONS[line[11:12]], (schema, table), info, new, old, key)
+        in_scope = self._scope.covers((schema, table), (shape.schema, shape.table)) and (info is None or info.kind in "rp")
+        return _Form(
+            tails,
+            sum(map(len, tails)) + len(_VALUE) * len(tails),
+            shape if in_scope else None,
+            tuple((i, convert) for i, convert in enumerate(converters) if convert is not None) if in_scope else (),
+            positions,
+            slice(len(new), len(tails)),
+        )
+
+    def _converters(
+        self, around: bytes, name: tuple[str, str], oids: list[int]
+    ) -> list[Callable[[bytes], bytes] | None]:
+        """A converter for each value. A new form asks for the table again: its columns may be why the form is new."""
+        missing: set[int] = set()
+        converters: list[Callable[[bytes], bytes] | None] = []
+        for oid in oids:
+            try:
+                converters.append(from_wal2json(oid, self._catalog.types))
+            except UnknownTypeError as error:
+                missing |= error.type_oids
+        if missing or around not in self._asked:
+            self._asked.add(around)
+            raise UnknownTypeError(frozenset(missing), frozenset([name]))
+        return converters
+
+    def _other(self, action: bytes, line: bytes, fields: dict[str, Any]) -> Event | None:
+        if action == b"B":
+            self._begin = line[12:]
+            self._end_lsn = parse_lsn(fields["nextlsn"])
+            return Begin(fields["xid"], self._end_lsn, fields["timestamp"])
+        if action == b"M":
+            return Message(fields["transactional"], fields["prefix"], fields["content"], parse_lsn(fields["lsn"]))
+        if action == b"T":
+            name = fields["schema"], fields["table"]
+            root, partition = self._root(*name)
+            return Truncate(*root, partition) if self._scope.covers(name, root) else None
+        raise self._broken(f"unknown action {action!r}: this wal2json is newer than this program")
+
+    def _root(self, schema: str, table: str) -> tuple[tuple[str, str], str]:
+        """The topmost parent of a table, and the table's own name if it is a partition."""
+        if (schema, table) not in self._catalog.tables:
+            raise UnknownTypeError(frozenset(), frozenset([(schema, table)]))
+        info = self._catalog.tables[schema, table]
+        root = info.root if info else (schema, table)
+        return root, "" if root == (schema, table) else table
+
+    def _parse(self, line: bytes) -> dict[str, Any]:
+        try:
+            fields = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            try:  # pg_logical_emit_message takes bytea too: its bytes need not be text
+                fields = orjson.loads(line.decode("utf-8", "replace"))
+            except orjson.JSONDecodeError as error:
+                raise self._broken(f"invalid JSON at byte {error.pos}") from None
+        if not isinstance(fields, dict):
+            raise self._broken("a message is not a JSON object")
+        return fields
+
+    def _transcode(self, line: bytes) -> bytes:
+        try:
+            return line.decode(self._encoding).encode()
+        except UnicodeDecodeError:
+            return line.decode("latin-1").encode()
+
+    def _broken(self, what: str) -> StreamError:
+        where = f"in the transaction that ends at {format_lsn(self._end_lsn)}" if self._begin else "between transactions"
+        return StreamError(f"wal2json, {where}: {what}")
+
+
+def _shape(
+    action: str,
+    name: tuple[str, str],
+    info: TableInfo | None,
+    new: list[tuple[str, int]],
+    old: list[tuple[str, int]],
+    key: tuple[str, ...],
+) -> tuple[Shape, slice | list[int]]:
+    """The shape, and which values make up the new image: TOASTed values that did not change come from a full old image."""
+    new_names = tuple(column for column, _ in new)
+    old_names = tuple(column for column, _ in old)
+    toasted = [column for column, oid, _ in info.columns if may_be_toasted(oid)] if info else []
+    absent = tuple(column for column in toasted if column not in new_names) if action == "UPDATE" else ()
+    full = _is_full(new_names, old_names, key, info)
+    positions: slice | list[int] = slice(0, len(new))
+    if full and action == "UPDATE" and new_names != old_names:
+        index = {column: i for i, column in enumerate(new_names)}
+        positions = [index.get(column, len(new) + i) for i, column in enumerate(old_names)]
+        new_names, absent = old_names, ()
+    root = info.root if info else name
+    partition = "" if root == name else name[1]
+    if not key and old_names and not full:
+        key = old_names
+    shape = Shape(action, *root, partition, new_names, old_names, full, key, absent)  # type: ignore[arg-type]
+    return shape, positions
+
+
+def _is_full(new: tuple[str, ...], old: tuple[str, ...], key: tuple[str, ...], info: TableInfo | None) -> bool:
+    """Whether the old image is the whole row. An identity of key columns only is full where the table has no others."""
+    if not old or not set(old) >= set(new):
+        return False
+    if key and set(old) > set(key):
+        return True
+    return set(old) >= {column for column, _, _ in info.columns} if info else not key

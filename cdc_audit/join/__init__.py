@@ -1,0 +1,1 @@
+"""Events into changes with their context. Pure."""

@@ -1,0 +1,182 @@
+"""Transactions and their contexts.
+
+A context counts from its place to the end of the transaction or to the next context; changes before the first one take the
+first. It never crosses transactions. For this a transaction is held back, up to ``hold_rows`` changes or ``hold_bytes`` of
+messages; a larger one flows on in parts, and a first context that comes only then counts from its place and is recorded as an
+event of its own (action ``CONTEXT``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from cdc_audit.errors import StreamError
+from cdc_audit.join import context as read_context
+from cdc_audit.join.event import ReadEvent, read_event
+from cdc_audit.model.context import NO_CONTEXT, Context, ContextKey, Trust
+from cdc_audit.model.event import ApplicationEvent, Begin, Change, Commit, Event, Message, Stretch
+
+_TIMESTAMP = re.compile(r"\d{4,}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?\+00")
+
+
+class Joiner:
+    """Takes events in stream order, gives stretches in the same order. ``prefix`` is what our messages' names begin with."""
+
+    def __init__(
+        self, *, prefix: str = "cdc_audit", hold_rows: int = 10_000, hold_bytes: int = 16 * 1024 * 1024
+    ) -> None:
+        self._context_prefix = f"{prefix}.context"
+        self._event_prefix = f"{prefix}.event"
+        self._hold_rows = hold_rows
+        self._hold_bytes = hold_bytes
+        self._keys: Mapping[str, ContextKey] = {}
+        self._transaction: Begin | None = None
+        self._context: Context | None = None
+        self._held: list[tuple[Context | None, list[Change | ReadEvent]]] = []
+        self._changes: list[Change | ReadEvent] = []
+        self._held_rows = 0
+        self._held_bytes = 0
+        self._is_flowing = False  # the transaction was larger than the hold: what came so far has gone on
+        self._has_started = False
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction has begun and not ended."""
+        return self._transaction is not None
+
+    def learn(self, keys: Mapping[str, ContextKey]) -> None:
+        """Check signatures with these keys from here on."""
+        self._keys = keys
+
+    def unknown_keys(self, events: Iterable[Event | None]) -> set[str]:
+        """The ids of keys that these events name and that aren't known: read the keys again before joining them."""
+        named = {read_context.key_id_of(event.content) for event in events if type(event) is Message}
+        return named - self._keys.keys() - {""}
+
+    def join(self, events: Iterable[Event | None], size: int, sent_at: str) -> list[Stretch]:
+        """The stretches that are complete with these events, which took ``size`` bytes on the wire.
+
+        ``sent_at`` is the server's time as PostgreSQL prints it in UTC: the time of an unsigned event outside any transaction.
+        Raises StreamError where events stand outside of a transaction or transactions overlap.
+        """
+        out: list[Stretch] = []
+        for event in events:
+            kind = type(event)
+            if kind is tuple:
+                self._changes.append(event)  # type: ignore[arg-type]
+            elif kind is Begin:
+                self._begin(event)  # type: ignore[arg-type]
+            elif kind is Commit:
+                self._commit(out, event)  # type: ignore[arg-type]
+            elif kind is Message:
+                self._message(out, event, sent_at)  # type: ignore[arg-type]
+            elif event is not None:
+                self._changes.append(event)  # type: ignore[arg-type]
+        if self._transaction is None:
+            if self._changes:
+                raise StreamError("a change stands outside of any transaction")
+        else:
+            self._held_bytes += size
+            if self._is_flowing or self._held_bytes > self._hold_bytes or self._rows() > self._hold_rows:
+                self._is_flowing = True
+                self._release(out, ends=False)
+        return out
+
+    def _rows(self) -> int:
+        return self._held_rows + len(self._changes)
+
+    def _begin(self, begin: Begin) -> None:
+        if self._transaction is not None or self._changes:
+            raise StreamError("a transaction begins inside another one")
+        self._transaction = begin
+        self._context = None
+        self._held_bytes = self._held_rows = 0
+        self._is_flowing = self._has_started = False
+
+    def _commit(self, out: list[Stretch], commit: Commit) -> None:
+        if self._transaction is None or self._transaction.end_lsn != commit.end_lsn:
+            raise StreamError("a COMMIT without its BEGIN")
+        self._release(out, ends=True)
+        self._transaction = None
+
+    def _message(self, out: list[Stretch], message: Message, sent_at: str) -> None:
+        if not message.transactional:
+            if message.prefix == self._event_prefix:
+                out.append(self._lone_event(message, sent_at))
+            return
+        if self._transaction is None:
+            raise StreamError("a transactional message stands outside of any transaction")
+        xid = self._transaction.xid
+        if message.prefix == self._event_prefix:
+            self._changes.append(read_event(message.content, xid=xid, keys=self._keys))
+        elif message.prefix == self._context_prefix:
+            said = read_context.read(message.content, kind="context", xid=xid, keys=self._keys)
+            self._turn(read_context.to_context(said))
+
+    def _turn(self, context: Context) -> None:
+        """A context counts from here on; what came before the first one takes it too, if it is still held."""
+        if self._context is None and not self._is_flowing:
+            self._context = context
+            return
+        is_late = self._context is None
+        self._held_rows += len(self._changes)
+        self._held.append((self._context, self._changes))
+        self._context = context
+        self._changes = []
+        if is_late:
+            self._changes.append(ReadEvent(ApplicationEvent("CONTEXT", "", "", b""), None, context.trust))
+
+    def _lone_event(self, message: Message, sent_at: str) -> Stretch:
+        event = read_event(message.content, xid=None, keys=self._keys, lsn=message.lsn)
+        at = event.at if _TIMESTAMP.fullmatch(event.at) else sent_at
+        return Stretch(Begin(0, message.lsn, at), _for_event(NO_CONTEXT, event), [event.event], True, True)
+
+    def _release(self, out: list[Stretch], *, ends: bool) -> None:
+        """Give away all that is held of the transaction."""
+        assert self._transaction is not None
+        held = [*self._held, (self._context, self._changes)]
+        self._held, self._changes = [], []
+        self._held_bytes = self._held_rows = 0
+        parts: list[tuple[Context, list[Change]]] = []
+        for context, changes in held:
+            parts.extend(_split(context or NO_CONTEXT, changes))
+        if not parts and (ends or not self._has_started):
+            parts = [(self._context or NO_CONTEXT, [])]
+        for number, (context, changes) in enumerate(parts):
+            last = number == len(parts) - 1
+            starts = not self._has_started
+            out.append(Stretch(self._transaction, context, changes, starts, ends and last, not self._is_flowing))
+            self._has_started = True
+
+
+def _split(context: Context, changes: list[Change | ReadEvent]) -> list[tuple[Context, list[Change]]]:
+    """Changes under one context, with each application event apart: it may carry a context of its own."""
+    if not any(type(change) is ReadEvent for change in changes):
+        return [(context, changes)] if changes else []  # type: ignore[list-item]
+    parts: list[tuple[Context, list[Change]]] = []
+    run: list[Change] = []
+    for change in changes:
+        if isinstance(change, ReadEvent):
+            if run:
+                parts.append((context, run))
+            parts.append((_for_event(context, change), [change.event]))
+            run = []
+        else:
+            run.append(change)
+    if run:
+        parts.append((context, run))
+    return parts
+
+
+_WEAKNESS = {Trust.NONE: 0, Trust.SIGNED: 1, Trust.ASSERTED: 2, Trust.INVALID: 3, Trust.FORGED: 4}
+
+
+def _for_event(context: Context, event: ReadEvent) -> Context:
+    """The context of an event: its own, or the transaction's at its place; believed no further than the event itself."""
+    if event.context is not None:
+        return event.context
+    trust = max(context.trust, event.trust, key=_WEAKNESS.__getitem__)
+    if context.trust is Trust.NONE:
+        return Context(trust, db_user=event.db_user, application_name=event.application_name)
+    return context._replace(trust=trust)

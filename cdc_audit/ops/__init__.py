@@ -1,0 +1,1 @@
+"""Watching: metrics, health, doctor, logging, systemd."""

@@ -1,0 +1,93 @@
+"""Doctor's checks of the source's tables: what of their changes can be captured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg.sql import Identifier
+
+from cdc_audit.ops.check import Check, Outcome, Session
+from cdc_audit.source import tables
+from cdc_audit.source.tables import TableState
+
+_MOST_NAMED = 10
+
+
+def in_scope(session: Session) -> Outcome:
+    """The patterns select something."""
+    found = _tables(session)
+    if not found:
+        source = session.config.source
+        return Outcome(
+            "warn",
+            f"no table matches {', '.join(source.tables)} (without {', '.join(source.exclude) or 'any exception'})",
+            "correct the patterns (schema.table, * as wildcard), unless the tables are still to be made",
+        )
+    return Outcome("ok", f"{len(found)} tables are in scope")
+
+
+def identity(session: Session) -> Outcome:
+    """UPDATE and DELETE say which row they changed."""
+    found = [state for state in tables.without_identity(_tables(session)) if state.persistence == "permanent"]
+    if found:
+        return Outcome(
+            "warn",
+            f"UPDATE and DELETE can't be captured (only that they happened) of {_named(found)}",
+            _set_full(found),
+        )
+    return Outcome("ok", "UPDATE and DELETE can be captured of all tables in scope")
+
+
+def full_images(session: Session) -> Outcome:
+    """UPDATE and DELETE say what was there before."""
+    found = [
+        state
+        for state in _tables(session)
+        if state.kind == "table" and state.can_capture_changes and not state.can_capture_old
+    ]
+    if found:
+        return Outcome(
+            "info",
+            f"old_data holds the key only, and changed_fields is null, for {_named(found)}",
+            _set_full(found),
+        )
+    return Outcome("ok", "old_data holds the whole old row for all tables in scope that can be captured")
+
+
+def unlogged(session: Session) -> Outcome:
+    """Every table in scope is in the WAL."""
+    found = [state for state in _tables(session) if state.persistence == "unlogged"]
+    if found:
+        return Outcome("warn", f"nothing can be captured of unlogged {_named(found)}", _set_logged(found))
+    return Outcome("ok", "no table in scope is unlogged")
+
+
+def coverage_checks() -> list[Check]:
+    """The checks, in the order in which they make sense."""
+    there = ("source_reachable",)
+    return [
+        Check("tables_in_scope", "source", in_scope, there),
+        Check("tables_without_identity", "source", identity, there),
+        Check("tables_without_full_images", "source", full_images, there),
+        Check("tables_unlogged", "source", unlogged, there),
+    ]
+
+
+def _tables(session: Session) -> list[TableState]:
+    source = session.config.source
+    return tables.tables(session.source, source.tables, source.exclude)
+
+
+def _named(states: Sequence[TableState]) -> str:
+    listed = ", ".join(state.name for state in states[:_MOST_NAMED])
+    more = f" and {len(states) - _MOST_NAMED} more" if len(states) > _MOST_NAMED else ""
+    return f"{len(states)} {'table' if len(states) == 1 else 'tables'}: {listed}{more}"
+
+
+def _set_logged(states: Sequence[TableState]) -> str:
+    names = (Identifier(state.schema, state.table).as_string() for state in states[:_MOST_NAMED])
+    return "\n".join(f"alter table {name} set logged;" for name in names)
+
+
+def _set_full(states: Sequence[TableState]) -> str:
+    return "\n".join(f"cdc-audit source tables --set-full '{state.name}'" for state in states[:_MOST_NAMED])

@@ -1,0 +1,21 @@
+"""Every precondition of the daemon, checked one by one with its own rights. Changes and raises nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from cdc_audit.config import Config
+from cdc_audit.ops.audit_checks import audit_checks
+from cdc_audit.ops.check import Result, Session, run_checks
+from cdc_audit.ops.pair_checks import pair_checks
+from cdc_audit.ops.source_checks import source_checks
+
+
+def diagnose(config: Config, *, clock: Callable[[], float] = time.time) -> Iterator[Result]:
+    """The results, each as soon as it is known. A database that is away is a failed check."""
+    session = Session(config, clock)
+    try:
+        yield from run_checks([*source_checks(config), *audit_checks(), *pair_checks()], session)
+    finally:
+        session.close()

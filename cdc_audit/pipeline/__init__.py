@@ -1,0 +1,1 @@
+"""The loop, and the pure decisions that it calls."""

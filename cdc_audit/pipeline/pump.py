@@ -1,0 +1,157 @@
+"""The loop: drain the stream, decode, join, seal, hand over. It decides nothing; ``batch`` and ``ack`` do."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from cdc_audit.config import Config
+from cdc_audit.decode.scope import Scope
+from cdc_audit.decode.wal2json import Wal2JsonDecoder
+from cdc_audit.errors import UnknownTypeError
+from cdc_audit.join.joiner import Joiner
+from cdc_audit.model.event import Event, Stretch
+from cdc_audit.pipeline import ack, batch
+from cdc_audit.pipeline.delivery import Delivery
+from cdc_audit.seal.builder import BlockBuilder
+from cdc_audit.sink.ledger import timestamp
+from cdc_audit.source.sidecar import Sidecar
+from cdc_audit.source.stream import Notice, Received, Stream
+
+_TICK = 1.0  # seconds between two looks at the clock when nothing arrives
+_STOP_GRACE = 5.0  # seconds that a transaction too large to hold may take to end after a stop
+
+
+class Pump:
+    """Moves one stream's changes into the delivery, from ``resume_lsn`` on, until ``should_stop`` says so."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        stream: Stream,
+        sidecar: Sidecar,
+        decoder: Wal2JsonDecoder,
+        joiner: Joiner,
+        builder: BlockBuilder,
+        delivery: Delivery,
+        resume_lsn: int,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._config = config
+        self._stream = stream
+        self._sidecar = sidecar
+        self._decoder = decoder
+        self._joiner = joiner
+        self._builder = builder
+        self._delivery = delivery
+        self._resume_lsn = resume_lsn
+        self._should_stop = should_stop
+        self._month = ""
+        self._chunk = 0
+        self._oldest = 0.0  # when the open block's first rows came in
+        self._last_block = time.monotonic()
+        self._ledger_lsn = resume_lsn
+        self.wants_reply = False
+
+    def reload(self, config: Config) -> None:
+        """Use other tables and redaction rules from the next look on."""
+        self._config = config
+        self._decoder.rescope(Scope(config.source.tables, config.source.exclude))
+        self._builder.set_rules(config.redact.rules)
+
+    async def run(self) -> None:
+        """Return when told to stop, with all whole transactions handed over in closed blocks."""
+        stop_seen = 0.0
+        while True:
+            received = self._stream.receive()
+            self.wants_reply |= received.reply_requested
+            if received.items:
+                await self._take(received)
+            await self._close_if_due(received)
+            if self._should_stop():
+                stop_seen = stop_seen or time.monotonic()
+                if not self._builder.is_mid_transaction or time.monotonic() - stop_seen > _STOP_GRACE:
+                    break
+            if received.items:
+                await asyncio.sleep(0)
+            else:
+                await self._stream.wait(self._patience())
+        if self._builder.rows and not self._builder.is_mid_transaction:
+            await self._close("data")
+
+    async def _take(self, received: Received) -> None:
+        """One look's messages, all the way into the open block."""
+        events = [await self._decode(item) for item in received.items]
+        if self._joiner.unknown_keys(events):
+            self._joiner.learn(await self._sidecar.context_keys())
+        for stretch in self._joiner.join(events, received.size, received.sent_at):
+            if stretch.transaction.end_lsn > self._resume_lsn:  # else the ledger has it: the slot went back
+                await self._add(stretch)
+
+    async def _decode(self, item: bytes | Notice) -> Event | None:
+        decoder = self._decoder
+        while True:
+            try:
+                return decoder.decode(item) if type(item) is bytes else decoder.decode_notice(item.text)  # type: ignore[union-attr]
+            except UnknownTypeError as unknown:
+                found = await self._sidecar.look_up(unknown.type_oids, unknown.tables)
+                decoder.learn(decoder.catalog.with_found(*found))
+
+    async def _add(self, stretch: Stretch) -> None:
+        builder = self._builder
+        if not builder.fits(stretch):
+            await self._close("data")
+        if not builder.rows:
+            self._oldest = time.monotonic()
+            self._month = stretch.transaction.committed_at[:7]
+        builder.add(stretch)
+        if builder.size - self._chunk >= batch.CHUNK_BYTES:
+            await self._hand_over()
+        if stretch.ends and batch.is_full(self._config.batch, rows=builder.rows, size=builder.size):
+            await self._close("data")
+
+    async def _close_if_due(self, received: Received) -> None:
+        builder, now = self._builder, time.monotonic()
+        if builder.is_mid_transaction:
+            return
+        age = now - self._oldest
+        is_dry, is_idle = not received.items, self._delivery.is_idle
+        if batch.is_due(self._config.batch, rows=builder.rows, age=age, is_dry=is_dry, is_writer_idle=is_idle):
+            await self._close("data")
+            return
+        idle_lsn = ack.idle_position(
+            committed_lsn=builder.end_lsn, wal_end=received.wal_end, in_transaction=self._joiner.in_transaction
+        )
+        if ack.is_heartbeat_due(
+            since_last_block=now - self._last_block,
+            interval=self._config.ledger.heartbeat_interval,
+            ledger_lsn=self._ledger_lsn,
+            idle_lsn=idle_lsn,
+            has_rows=bool(builder.rows),
+        ):
+            await self._close("heartbeat", idle_lsn)
+
+    async def _hand_over(self) -> None:
+        self._chunk = self._builder.size
+        await self._delivery.put_lines(self._builder.take(), self._month)
+
+    async def _close(self, kind: str, end_lsn: int = 0) -> None:
+        if self._builder.size > self._chunk:
+            await self._hand_over()
+        sealed = self._builder.close(kind=kind, written_at=timestamp(datetime.now(UTC)), end_lsn=end_lsn)
+        self._chunk = 0
+        self._last_block = time.monotonic()
+        self._ledger_lsn = sealed.block.end_lsn
+        await self._delivery.put_block(sealed)
+
+    def _patience(self) -> float:
+        """Seconds to wait for input: until the open block is due, but not past a tick."""
+        if not self._builder.rows:
+            return _TICK
+        interval = self._config.batch.flush_interval
+        if interval == 0:
+            return 0.002  # the writer is busy: look again soon
+        return min(_TICK, max(0.0, interval - (time.monotonic() - self._oldest)))

@@ -1,0 +1,251 @@
+"""One session: both connections up, reconciled, streaming, until something ends it. What it could not finish is read again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from cdc_audit.config import Config
+from cdc_audit.decode.scope import Scope
+from cdc_audit.decode.wal2json import Wal2JsonDecoder
+from cdc_audit.errors import AnotherDaemonError, SettingError, UnavailableError
+from cdc_audit.join.joiner import Joiner
+from cdc_audit.model.ledger import Block, Receipt
+from cdc_audit.model.lsn import format_lsn
+from cdc_audit.pipeline import reconcile
+from cdc_audit.pipeline.delivery import Delivery
+from cdc_audit.pipeline.observer import BlockCounts, Observer, SlotState
+from cdc_audit.pipeline.pump import Pump
+from cdc_audit.seal.block import NO_HASH
+from cdc_audit.seal.builder import BlockBuilder, Sealed
+from cdc_audit.sink import ledger
+from cdc_audit.sink.writer import Writer
+from cdc_audit.source.plugin_options import wal2json_options
+from cdc_audit.source.sidecar import Sidecar
+from cdc_audit.source.stream import Stream
+
+# Past this, a source that wants to shut down must not wait for an audit database that does not answer.
+STALL_LIMIT = 10.0
+_REPORT_INTERVAL = 10.0
+_POLL_INTERVAL = 1.0
+
+
+class Session:
+    """Opens in order: audit database, lock, source, slot. ``run`` returns when told to stop and raises what ended it."""
+
+    def __init__(self, config: Config, observer: Observer, should_stop: Callable[[], bool], accept_gap: str = "") -> None:
+        self._config = config
+        self._observer = observer
+        self._should_stop = should_stop
+        self._accept_gap = accept_gap
+        self._name = f"cdc-audit {config.source.name}"
+        self._writer: Writer | None = None
+        self._sidecar: Sidecar | None = None
+        self._stream: Stream | None = None
+        self._durable_lsn = 0
+        self._moved = asyncio.Event()  # the durable position moved
+        self._running: Pump | None = None
+        self.has_streamed = False
+
+    def reload(self, config: Config) -> None:
+        """Use other tables and redaction rules from here on."""
+        self._config = config
+        if self._running is not None:
+            self._running.reload(config)
+
+    async def run(self) -> None:
+        """From connecting to the end. Always closes its connections."""
+        try:
+            await self._open_audit()
+            await self._open_source()
+            await self._work()
+        finally:
+            for connection in (self._stream, self._sidecar, self._writer):
+                if connection is not None:
+                    await connection.close()
+
+    async def _open_audit(self) -> None:
+        config = self._config.audit
+        self._writer = await Writer.open(config.dsn, config.audit_schema, application_name=self._name)
+        if not await self._writer.try_lock():
+            raise AnotherDaemonError("another daemon writes this ledger", remedy="none: this one takes over when it ends")
+
+    async def _open_source(self) -> None:
+        source = self._config.source
+        self._sidecar = await Sidecar.open(
+            source.dsn,
+            slot=source.slot,
+            tables=source.tables,
+            exclude=source.exclude,
+            key_file=self._config.context.key_file,
+            application_name=f"{self._name} sidecar",
+        )
+        self._stream = await Stream.open(
+            source.dsn, application_name=f"{self._name} stream", slot=source.slot, plugin=source.plugin
+        )
+
+    async def _reconcile(self) -> tuple[Block, bytes, int]:
+        """The ledger's head after whatever had to be written first, its hash, and the source's timeline."""
+        assert self._writer and self._sidecar and self._stream
+        source = self._config.source
+        system = await self._stream.identify()
+        slot = await self._sidecar.slot()
+        if slot is None:
+            raise SettingError(f"replication slot {source.slot} does not exist", remedy="cdc-audit slot create")
+        last = await self._writer.last_block()
+        if last is None:
+            start = slot.confirmed_flush_lsn
+            first = ledger.before_genesis(system.system_identifier, source.slot, start), NO_HASH
+            detail: dict[str, object] = {"database": system.database, "plugin": slot.plugin}
+            last = await self._append(*first, reconcile.NewBlock("genesis", start, start, detail), system.timeline)
+        history = await self._stream.timeline_history(system.timeline) if system.timeline > 1 else ""
+        state = reconcile.SourceState(
+            system.system_identifier, system.timeline, history, source.slot, slot.plugin, slot.confirmed_flush_lsn
+        )
+        resumption = reconcile.resume(last[0], state, plugin=source.plugin, accept_gap=self._accept_gap)
+        for block in resumption.blocks:
+            last = await self._append(*last, block, system.timeline)
+            self._observer.warned("ledger_block", kind=block.kind, start=format_lsn(block.start_lsn), end=format_lsn(block.end_lsn))
+        return *last, system.timeline
+
+    async def _append(
+        self, previous: Block, previous_hash: bytes, new: reconcile.NewBlock, timeline: int
+    ) -> tuple[Block, bytes]:
+        assert self._writer
+        block, hash_ = ledger.without_rows(
+            previous, previous_hash, kind=new.kind, start_lsn=new.start_lsn, end_lsn=new.end_lsn, detail=new.detail,
+            timeline=timeline, written_at=ledger.timestamp(datetime.now(UTC)),
+        )  # fmt: skip
+        receipt = await self._writer.commit(block, hash_)
+        return receipt.block, receipt.block_hash
+
+    async def _work(self) -> None:
+        assert self._writer and self._sidecar and self._stream
+        config, source = self._config, self._config.source
+        last, last_hash, timeline = await self._reconcile()
+        self._durable_lsn = last.end_lsn
+        encoding = await self._sidecar.encoding()
+        timeout = await self._stream.wal_sender_timeout()
+        report_interval = min(_REPORT_INTERVAL, timeout / 3) if timeout else _REPORT_INTERVAL
+        options = wal2json_options(prefix=config.context.prefix, exclude=source.exclude)
+        await self._stream.start(source.slot, source.plugin, format_lsn(last.end_lsn), options)
+        joiner = Joiner(prefix=config.context.prefix)
+        joiner.learn(await self._sidecar.context_keys())
+        delivery = Delivery(self._writer, self._on_receipt)
+        pump = Pump(
+            config,
+            stream=self._stream,
+            sidecar=self._sidecar,
+            decoder=Wal2JsonDecoder(Scope(source.tables, source.exclude), encoding=encoding),
+            joiner=joiner,
+            builder=BlockBuilder(last, last_hash, timeline=timeline, rules=config.redact.rules),
+            delivery=delivery,
+            resume_lsn=last.end_lsn,
+            should_stop=self._should_stop,
+        )
+        self._running = pump
+        self._observer.state("streaming", None)
+        self._observer.informed("streaming", slot=source.slot, lsn=format_lsn(last.end_lsn), block=last.block)
+        self.has_streamed = True
+        await self._together(pump, delivery, report_interval)
+        self._stream.report(self._durable_lsn)
+
+    async def _together(self, pump: Pump, delivery: Delivery, report_interval: float) -> None:
+        """Run pump, delivery, reports and sidecar side by side; the first one to end ends all."""
+        tasks = [
+            asyncio.create_task(self._pump(pump, delivery)),
+            asyncio.create_task(delivery.run()),
+            asyncio.create_task(self._report(pump, report_interval)),
+            asyncio.create_task(self._poll()),
+        ]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _pump(self, pump: Pump, delivery: Delivery) -> None:
+        """Pump until told to stop, and until all that was pumped is durable."""
+        pumping = asyncio.create_task(pump.run())
+        try:
+            while not pumping.done():
+                await asyncio.wait([pumping], timeout=0.5)
+                if delivery.stalled_for() >= STALL_LIMIT:
+                    break
+        finally:
+            was_done = pumping.done()
+            pumping.cancel()
+            await asyncio.gather(pumping, return_exceptions=True)
+        if not was_done:
+            await self._sit_out(delivery)
+        pumping.result()
+        try:
+            await asyncio.wait_for(delivery.drained(), STALL_LIMIT)
+        except TimeoutError:
+            raise UnavailableError("audit database: the open block could not be finished before stopping") from None
+
+    async def _sit_out(self, delivery: Delivery) -> None:
+        """Drop the stream: the source may want to shut down, and the audit database takes nothing. What was handed over goes
+        on being written; then everything begins anew."""
+        assert self._stream
+        reason = f"the audit database has not answered for {STALL_LIMIT:.0f} s"
+        self._observer.state("waiting", reason)
+        self._observer.warned("stream_dropped", reason=reason)
+        await self._stream.close()
+        await delivery.drained()
+        raise UnavailableError(f"audit database: it did not answer for more than {STALL_LIMIT:.0f} s")
+
+    async def _report(self, pump: Pump, interval: float) -> None:
+        """Tell the server what is durable: when that moved, when it asks, and in time before it gives us up."""
+        assert self._stream
+        reported, at = 0, 0.0
+        while True:
+            now = time.monotonic()
+            if self._durable_lsn != reported or pump.wants_reply or now - at >= interval:
+                pump.wants_reply = False
+                self._stream.report(self._durable_lsn)
+                reported, at = self._durable_lsn, now
+            self._moved.clear()
+            try:
+                await asyncio.wait_for(self._moved.wait(), min(interval, 1.0))
+            except TimeoutError:
+                pass
+
+    async def _poll(self) -> None:
+        """Look at the slot; a source that shuts down ends this connection at once, and so the session."""
+        assert self._sidecar
+        while True:
+            slot = await self._sidecar.slot()
+            if slot is None:
+                raise SettingError("the replication slot was dropped", remedy='cdc-audit slot recreate --reason "..."')
+            self._observer.slot_polled(
+                SlotState(
+                    slot.active,
+                    slot.wal_status,
+                    slot.lag_bytes,
+                    slot.retained_bytes,
+                    slot.safe_wal_bytes,
+                    slot.confirmed_flush_lsn,
+                    await self._sidecar.tables_without_identity(),
+                )
+            )
+            await asyncio.sleep(_POLL_INTERVAL)
+
+    def _on_receipt(self, receipt: Receipt, sealed: Sealed) -> None:
+        self._durable_lsn = receipt.block.end_lsn
+        self._moved.set()
+        counts = BlockCounts(
+            sealed.transactions,
+            sealed.rows_by_action,
+            sealed.rows_by_trust,
+            sealed.suppressed_by_table,
+            sealed.untrusted_by_table,
+            sealed.redacted_values,
+        )
+        oldest = sealed.oldest_commit_at
+        self._observer.block_committed(receipt, counts, datetime.fromisoformat(oldest).timestamp() if oldest else 0.0)

@@ -1,0 +1,86 @@
+"""Connections to PostgreSQL and the SQL files beside the code: the only place that opens a connection for SQL.
+
+Every connection sets its own ``application_name``, TCP keepalives, UTC, and a ``pg_catalog`` search path, so that nothing
+that a role or a database has set changes what a query means. psycopg's errors are turned into ours by ``explain``.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import resources
+from typing import LiteralString, cast
+
+import psycopg
+from psycopg import AsyncConnection, Connection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from cdc_audit.errors import CdcAuditError, NotPermittedError, SettingError, UnavailableError
+
+_SETTINGS = "-c timezone=UTC -c datestyle=ISO -c search_path=pg_catalog -c client_min_messages=warning"
+_KEEPALIVE = {
+    "connect_timeout": "5",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+_NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
+
+
+def conninfo(dsn: str, *, application_name: str, settings: str = _SETTINGS) -> str:
+    """The DSN with our defaults put under what it says itself; its own ``options`` come after ours."""
+    given = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
+    given["options"] = f"{settings} {given.get('options', '')}".strip()
+    return make_conninfo(**{**_KEEPALIVE, "application_name": application_name, **given})
+
+
+def connect(dsn: str, *, side: str, application_name: str = "cdc-audit") -> Connection:
+    """A synchronous autocommit connection, for one-time commands. ``side`` ("source" or "audit") names it in errors."""
+    try:
+        return psycopg.connect(conninfo(dsn, application_name=application_name), autocommit=True)
+    except psycopg.Error as error:
+        raise explain(error, side=side) from error
+
+
+async def connect_async(dsn: str, *, side: str, application_name: str = "cdc-audit") -> AsyncConnection:
+    """The same as ``connect``, for the daemon."""
+    try:
+        return await AsyncConnection.connect(conninfo(dsn, application_name=application_name), autocommit=True)
+    except psycopg.Error as error:
+        raise explain(error, side=side) from error
+
+
+@cache
+def load_sql(package: str, name: str) -> LiteralString:
+    """The text of one ``.sql`` file of a package, e.g. ``load_sql("cdc_audit.source", "sql/install.sql")``."""
+    return cast("LiteralString", resources.files(package).joinpath(name).read_text(encoding="utf-8"))
+
+
+@cache
+def named_sql(package: str, name: str) -> dict[str, LiteralString]:
+    """The statements of one ``.sql`` file whose blocks each begin with ``-- name: some_name``."""
+    parts = _NAME.split(load_sql(package, name))
+    return {key: cast("LiteralString", text.strip()) for key, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def explain(error: psycopg.Error, *, side: str) -> CdcAuditError:
+    """Our error for a psycopg error, by SQLSTATE: who is at fault and what mends it. Never holds row values.
+
+    The server's primary message is kept (it names objects), its DETAIL isn't (it quotes values), and of errors about
+    data (classes 22 and 23) only the condition's name is.
+    """
+    state = error.sqlstate or ""
+    message = (error.diag.message_primary or str(error)).strip().replace("\n", " ")
+    if state[:2] in {"22", "23"}:
+        message = type(error).__name__
+    text = f"{side} database: {message}" + (f" ({state})" if state else "")
+    if state == "3D000":
+        return SettingError(text, remedy=f"correct the database name in [{side}] dsn")
+    if state in {"28P01", "28000"}:
+        return NotPermittedError(text, remedy=f"correct user or password of [{side}] dsn, or pg_hba.conf of that server")
+    if state == "42501":
+        return NotPermittedError(text)
+    if not state or state[:2] in {"08", "57", "53", "40", "25", "55"} or isinstance(error, psycopg.OperationalError):
+        return UnavailableError(text)
+    return SettingError(text)

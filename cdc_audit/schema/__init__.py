@@ -1,0 +1,1 @@
+"""Migrations, roles and partitions of the audit database. Role: owner."""

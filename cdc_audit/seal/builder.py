@@ -1,0 +1,159 @@
+"""One block after another: stretches go in, lines and headers come out. Pure: the clock's time is given."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cdc_audit.config import RedactRule
+from cdc_audit.model.event import Stretch
+from cdc_audit.model.ledger import Block
+from cdc_audit.seal.block import block_hash
+from cdc_audit.seal.lines import LineWriter
+from cdc_audit.seal.merkle import MerkleTree
+
+
+class Sealed(NamedTuple):
+    """A closed block, its hash, and what it holds, counted for whoever watches.
+
+    ``oldest_commit_at`` is the commit time of its first transaction as PostgreSQL prints it, "" without one.
+    """
+
+    block: Block
+    block_hash: bytes
+    transactions: int
+    oldest_commit_at: str
+    rows_by_action: Counter[str]
+    rows_by_trust: Counter[str]
+    suppressed_by_table: Counter[str]
+    untrusted_by_table: Counter[str]
+    redacted_values: int
+
+
+class BlockBuilder:
+    """The open block on top of the ledger's last one.
+
+    ``rows``, ``size`` (bytes of lines) and ``transactions`` tell how full it is. Lines can be taken before it is closed.
+    """
+
+    def __init__(
+        self, previous: Block, previous_hash: bytes, *, timeline: int, rules: Sequence[RedactRule] = ()
+    ) -> None:
+        self._previous = previous
+        self._previous_hash = previous_hash
+        self._timeline = timeline
+        self._lines = LineWriter(rules)
+        self._next_id = previous.first_id + previous.row_count
+        self._end_lsn = previous.end_lsn
+        self._last_commit_at = previous.last_commit_at
+        self._next_seq = 1
+        self._open()
+
+    def _open(self) -> None:
+        self.rows = 0
+        self.size = 0
+        self.transactions = 0
+        self.is_mid_transaction = False
+        self._tree = MerkleTree()
+        self._taken: list[bytes] = []
+        self._month = ""
+        self._oldest_commit_at = ""
+        self._by_trust: Counter[str] = Counter()
+
+    @property
+    def end_lsn(self) -> int:
+        """The position through which everything is in this block or an earlier one."""
+        return self._end_lsn
+
+    def set_rules(self, rules: Sequence[RedactRule]) -> None:
+        """Redact by other rules from here on."""
+        self._lines.set_rules(rules)
+
+    def fits(self, stretch: Stretch) -> bool:
+        """Whether a stretch may go into this block: its rows lie in one month's partition, and a transaction that flows in
+        parts has a block of its own, so that none before it waits for its end."""
+        if not self.rows or not stretch.starts:
+            return True
+        return stretch.is_whole and stretch.transaction.committed_at[:7] == self._month
+
+    def add(self, stretch: Stretch) -> None:
+        """Write the stretch's changes into the block."""
+        transaction = stretch.transaction
+        if stretch.starts:
+            self._next_seq = 1
+            self.is_mid_transaction = True
+        count = len(stretch.changes)
+        if count:
+            self._write(stretch, count)
+        if stretch.ends:
+            self.is_mid_transaction = False
+            self._end_lsn = transaction.end_lsn
+            self._last_commit_at = transaction.committed_at
+            self.transactions += 1
+
+    def _write(self, stretch: Stretch, count: int) -> None:
+        lines: list[bytes] = []
+        leaves: list[bytes] = []
+        self._lines.write(
+            stretch.transaction,
+            stretch.context,
+            stretch.changes,
+            first_id=self._next_id,
+            first_seq=self._next_seq,
+            lines=lines,
+            leaves=leaves,
+        )
+        self._tree.extend(leaves)
+        self._taken += lines
+        self.size += sum(map(len, lines))
+        self.rows += count
+        self._next_id += count
+        self._next_seq += count
+        self._by_trust[stretch.context.trust.value] += count
+        self._month = stretch.transaction.committed_at[:7]
+        self._oldest_commit_at = self._oldest_commit_at or stretch.transaction.committed_at
+
+    def take(self) -> bytes:
+        """The lines added since the last call, in order."""
+        data = b"".join(self._taken)
+        self._taken.clear()
+        return data
+
+    def close(self, *, kind: str, written_at: str, end_lsn: int = 0, detail: str = "") -> Sealed:
+        """The block's header, and an empty block on top of it. ``end_lsn`` moves the position of a block without rows."""
+        assert not self.is_mid_transaction, "a block ends at a commit"
+        self._end_lsn = max(self._end_lsn, end_lsn)
+        block = Block(
+            self._previous.block + 1,
+            kind,
+            self._next_id - self.rows,
+            self.rows,
+            self._previous.system_identifier,
+            self._timeline,
+            self._previous.slot,
+            self._previous.end_lsn,
+            self._end_lsn,
+            self._last_commit_at,
+            written_at,
+            self._tree.root(),
+            self._previous_hash,
+            detail,
+            "",
+        )
+        lines = self._lines
+        sealed = Sealed(
+            block,
+            block_hash(block),
+            self.transactions,
+            self._oldest_commit_at,
+            lines.rows_by_action,
+            self._by_trust,
+            lines.suppressed_by_table,
+            lines.untrusted_by_table,
+            lines.redacted_values,
+        )
+        lines.start_counting()
+        self._previous, self._previous_hash = block, sealed.block_hash
+        self._open()
+        return sealed

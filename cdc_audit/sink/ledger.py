@@ -1,0 +1,182 @@
+"""Reading the ledger's head and appending to it. The ledger is the checkpoint: its last row says where to resume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg import Connection, sql
+
+from cdc_audit.errors import AnotherDaemonError, SettingError
+from cdc_audit.model.jsonb import canonical
+from cdc_audit.model.ledger import Block
+from cdc_audit.model.lsn import format_lsn, parse_lsn
+from cdc_audit.postgres import explain, named_sql
+from cdc_audit.seal.block import EMPTY_ROOT, NO_HASH, block_hash
+
+# The audit schema's version that this program writes to.
+SCHEMA_VERSION = 1
+
+
+def statement(name: str, schema: str) -> sql.Composed:
+    """One of this room's statements for a schema."""
+    return sql.SQL(named_sql("cdc_audit.sink", "sql/ledger.sql")[name]).format(schema=sql.Identifier(schema))
+
+
+def timestamp(moment: datetime) -> str:
+    """A time as PostgreSQL prints timestamptz in UTC: no trailing zeros in the fraction."""
+    text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return text.rstrip("0").rstrip(".") + "+00"
+
+
+def block_of(row: tuple[Any, ...]) -> tuple[Block, bytes]:
+    """The block and its hash from a row of ``last_block``."""
+    *fields, stored_hash = row
+    fields[7], fields[8] = parse_lsn(fields[7]), parse_lsn(fields[8])
+    fields[11], fields[12] = bytes(fields[11]), bytes(fields[12])
+    return Block(*fields), bytes(stored_hash)
+
+
+def parameters(block: Block, hash_: bytes) -> tuple[Any, ...]:
+    """The values for ``append``."""
+    values: list[Any] = list(block)
+    values[7], values[8] = format_lsn(block.start_lsn), format_lsn(block.end_lsn)
+    values[9] = block.last_commit_at or None
+    values[13] = block.detail or None
+    values[14] = block.key_id or None
+    return (*values, hash_)
+
+
+def check_version(version: int | None, schema: str) -> None:
+    """Raises SettingError unless the audit schema is there and at this program's version."""
+    if version is None:
+        raise SettingError(f"audit database: schema {schema} is not there", remedy="cdc-audit init")
+    if version < SCHEMA_VERSION:
+        raise SettingError(
+            f"audit database: schema {schema} is at version {version}, this program needs {SCHEMA_VERSION}",
+            remedy="cdc-audit schema migrate",
+        )
+    if version > SCHEMA_VERSION:
+        raise SettingError(
+            f"audit database: schema {schema} is at version {version}, newer than this program's {SCHEMA_VERSION}",
+            remedy="upgrade cdc-audit on this machine",
+        )
+
+
+def is_missing(error: psycopg.Error) -> bool:
+    """Whether an error says that the audit schema is not there."""
+    return error.sqlstate in {"3F000", "42P01", "42883"}
+
+
+def last_block(connection: Connection, schema: str) -> tuple[Block, bytes] | None:
+    """The chain's last block and its hash, or None if the ledger is empty. Raises our errors."""
+    try:
+        version = connection.execute(statement("version", schema)).fetchone()
+        check_version(version[0] if version else None, schema)
+        row = connection.execute(statement("last_block", schema)).fetchone()
+    except psycopg.Error as error:
+        check_version(None, schema) if is_missing(error) else None
+        raise explain(error, side="audit") from error
+    return block_of(row) if row else None
+
+
+def append(
+    connection: Connection,
+    schema: str,
+    kind: str,
+    *,
+    start_lsn: int,
+    end_lsn: int,
+    detail: Mapping[str, object],
+    system_identifier: str | None = None,
+    timeline: int | None = None,
+) -> Block:
+    """Append a block without rows on top of the chain's last one, in a transaction of its own.
+
+    Raises SettingError if the ledger is empty, AnotherDaemonError if somebody else appended at the same time.
+    """
+    last = last_block(connection, schema)
+    if last is None:
+        raise SettingError("the ledger is empty", remedy="cdc-audit init")
+    block, hash_ = without_rows(
+        *last, kind=kind, start_lsn=start_lsn, end_lsn=end_lsn, detail=detail, written_at=_now(connection, schema),
+        timeline=last[0].timeline if timeline is None else timeline,
+    )  # fmt: skip
+    if system_identifier is not None:
+        block = block._replace(system_identifier=system_identifier)
+        hash_ = block_hash(block)
+    _insert(connection, schema, block, hash_)
+    return block
+
+
+def genesis(
+    connection: Connection,
+    schema: str,
+    *,
+    system_identifier: str,
+    timeline: int,
+    slot: str,
+    lsn: int,
+    detail: Mapping[str, object],
+) -> Block:
+    """Write block 0: the trail begins at ``lsn``, the slot's starting point."""
+    block, hash_ = without_rows(
+        before_genesis(system_identifier, slot, lsn), NO_HASH, kind="genesis", start_lsn=lsn, end_lsn=lsn, detail=detail,
+        timeline=timeline, written_at=_now(connection, schema),
+    )  # fmt: skip
+    _insert(connection, schema, block, hash_)
+    return block
+
+
+def before_genesis(system_identifier: str, slot: str, lsn: int) -> Block:
+    """What block 0 stands on: no block at all, so the first row's id is 1."""
+    return Block(-1, "", 1, 0, system_identifier, 0, slot, lsn, lsn, "", "", EMPTY_ROOT, NO_HASH, "", "")
+
+
+def without_rows(
+    previous: Block,
+    previous_hash: bytes,
+    *,
+    kind: str,
+    start_lsn: int,
+    end_lsn: int,
+    detail: Mapping[str, object],
+    timeline: int,
+    written_at: str,
+) -> tuple[Block, bytes]:
+    """A block without rows on top of another one, and its hash."""
+    block = previous._replace(
+        block=previous.block + 1,
+        kind=kind,
+        first_id=previous.first_id + previous.row_count,
+        row_count=0,
+        timeline=timeline,
+        start_lsn=start_lsn,
+        end_lsn=end_lsn,
+        written_at=written_at,
+        rows_root=EMPTY_ROOT,
+        prev_hash=previous_hash,
+        detail=canonical(orjson.dumps(detail)).decode(),
+        key_id="",
+    )
+    return block, block_hash(block)
+
+
+def _now(connection: Connection, schema: str) -> str:
+    row = connection.execute(statement("now", schema)).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def _insert(connection: Connection, schema: str, block: Block, hash_: bytes) -> None:
+    try:
+        connection.execute(statement("append", schema), parameters(block, hash_))
+    except psycopg.errors.UniqueViolation:
+        raise AnotherDaemonError(
+            f"block {block.block} of the ledger was written by somebody else just now", remedy="stop the daemon, then repeat"
+        ) from None
+    except psycopg.Error as error:
+        raise explain(error, side="audit") from error

@@ -1,0 +1,39 @@
+-- name: version
+select max(version) from {schema}.schema_version
+
+-- name: last_block
+select block, kind, first_id, row_count, system_identifier, timeline, slot, start_lsn::text, end_lsn::text,
+       coalesce(last_commit_at::text, ''), written_at::text, rows_root, prev_hash, coalesce(detail::text, ''),
+       coalesce(key_id, ''), block_hash
+  from {schema}.ledger
+ order by block desc
+ limit 1
+
+-- name: append
+insert into {schema}.ledger (block, kind, first_id, row_count, system_identifier, timeline, slot, start_lsn, end_lsn,
+                             last_commit_at, written_at, rows_root, prev_hash, detail, key_id, block_hash)
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+
+-- name: now
+select clock_timestamp()::text
+
+-- name: copy_rows
+copy {schema}.audit_logs (id, created_at, schema_name, table_name, record_id, action, old_data, new_data, changed_fields,
+                          user_id, user_email, ip_address, user_agent, context, context_trust, db_user,
+                          application_name, capture, unchanged_toast, partition_name, xid, commit_lsn, seq, row_hash)
+from stdin
+
+-- name: ensure_partition
+select {schema}.ensure_partition(%s::date)
+
+-- name: try_lock
+select pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended('cdc-audit ledger ' || %s, 0))
+
+-- name: settings
+select pg_catalog.set_config('synchronous_commit', 'on', false), pg_catalog.set_config('lock_timeout', '0', false),
+       pg_catalog.set_config('statement_timeout', '0', false),
+       pg_catalog.set_config('idle_in_transaction_session_timeout', '0', false)
+
+-- name: database
+select pg_catalog.current_database(), pg_catalog.current_setting('server_version_num')::int,
+       pg_catalog.pg_is_in_recovery()

@@ -1,0 +1,131 @@
+"""The daemon's connection to the audit database: rows by one open COPY a block, then the block's header, in one transaction.
+
+A block is visible whole or not at all. A second writer that appends the same block number waits for the first one's transaction
+and then fails on the primary key: two daemons can't both write.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection, AsyncCopy
+
+from cdc_audit.errors import AnotherDaemonError, CdcAuditError, SettingError, UnavailableError
+from cdc_audit.model.ledger import Block, Receipt
+from cdc_audit.postgres import connect_async, explain
+from cdc_audit.sink import ledger
+
+
+class Writer:
+    """One connection, used by one task at a time. Every method raises our errors; after an error, close it and open anew."""
+
+    def __init__(self, connection: AsyncConnection, schema: str) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._copying: AbstractAsyncContextManager[AsyncCopy] | None = None
+        self._copy: AsyncCopy | None = None
+        self._months: set[str] = set()
+        self._started = 0.0
+
+    @classmethod
+    async def open(cls, dsn: str, schema: str, *, application_name: str) -> Writer:
+        """Connect, and check that the audit schema is this program's. Raises SettingError, NotPermittedError, UnavailableError."""
+        connection = await connect_async(dsn, side="audit", application_name=application_name)
+        writer = cls(connection, schema)
+        try:
+            await writer._check()
+        except BaseException:
+            await connection.close()
+            raise
+        return writer
+
+    async def _check(self) -> None:
+        database = await self._one("database")
+        if database[2]:
+            raise UnavailableError("audit database: the server is a standby and takes no writes")
+        try:
+            version = await (await self._connection.execute(ledger.statement("version", self._schema))).fetchone()
+            ledger.check_version(version[0] if version else None, self._schema)
+        except psycopg.Error as error:
+            if ledger.is_missing(error):
+                ledger.check_version(None, self._schema)
+            raise explain(error, side="audit") from error
+        await self._one("settings")
+
+    async def close(self) -> None:
+        """Close the connection; an open block is rolled back by the server."""
+        await self._connection.close()
+
+    async def try_lock(self) -> bool:
+        """Become the one writer of this schema's ledger, until the connection ends; False if another daemon is."""
+        return bool((await self._one("try_lock", (self._schema,)))[0])
+
+    async def last_block(self) -> tuple[Block, bytes] | None:
+        """The chain's last block and its hash, or None if the ledger is empty."""
+        try:
+            row = await (await self._connection.execute(ledger.statement("last_block", self._schema))).fetchone()
+        except psycopg.Error as error:
+            raise explain(error, side="audit") from error
+        return ledger.block_of(row) if row else None
+
+    async def write(self, lines: bytes, month: str) -> None:
+        """Send lines of the open block, whose rows lie in ``month`` ("2026-11"); the first ones open it."""
+        try:
+            if self._copy is None:
+                await self._ensure_month(month)
+                await self._begin()
+                self._copying = self._connection.cursor().copy(ledger.statement("copy_rows", self._schema))
+                self._copy = await self._copying.__aenter__()
+            await self._copy.write(lines)
+        except psycopg.Error as error:
+            raise self._explained(error) from error
+
+    async def commit(self, block: Block, block_hash: bytes) -> Receipt:
+        """End the open block with its header and commit. Only then is it durable: the receipt says through where."""
+        try:
+            if self._copying is None:
+                await self._begin()
+            else:
+                copying, self._copying, self._copy = self._copying, None, None
+                await copying.__aexit__(None, None, None)
+            async with self._connection.pipeline():
+                await self._connection.execute(ledger.statement("append", self._schema), ledger.parameters(block, block_hash))
+                committed = await self._connection.execute("commit")
+            if committed.statusmessage != "COMMIT":  # an aborted transaction answers ROLLBACK, and no error
+                raise UnavailableError(f"audit database: block {block.block} was rolled back")
+        except psycopg.errors.UniqueViolation as error:
+            raise AnotherDaemonError(
+                f"block {block.block} was written by another daemon", remedy="run one daemon a slot"
+            ) from error
+        except psycopg.Error as error:
+            raise self._explained(error) from error
+        return Receipt(block, block_hash, time.monotonic() - self._started)
+
+    async def _ensure_month(self, month: str) -> None:
+        """Make sure that a month's partition is there. Rows of a month that can't have one go to the default partition."""
+        if month not in self._months and len(month) == len("2026-11"):
+            await self._one("ensure_partition", (f"{month}-01",))
+        self._months.add(month)
+
+    async def _begin(self) -> None:
+        self._started = time.monotonic()
+        await self._connection.execute("begin")
+
+    async def _one(self, name: str, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:
+        try:
+            row = await (await self._connection.execute(ledger.statement(name, self._schema), parameters)).fetchone()
+        except psycopg.Error as error:
+            raise self._explained(error) from error
+        assert row is not None
+        return row
+
+    def _explained(self, error: psycopg.Error) -> CdcAuditError:
+        if (error.sqlstate or "")[:2] in {"22", "23"}:
+            return SettingError(
+                f"audit database: it refuses a row of the open block ({type(error).__name__}, {error.sqlstate}); nothing was stored",
+                remedy="report this: the daemon made a line that the table does not take",
+            )
+        return explain(error, side="audit")

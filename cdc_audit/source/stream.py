@@ -1,0 +1,230 @@
+"""The replication stream: START_REPLICATION over psycopg's libpq, read without ever blocking inside libpq.
+
+psycopg's C build holds the GIL in get_copy_data, so it is only ever called to drain what has arrived; waiting is the event
+loop's. WARNINGs that the walsender sends between two messages come out in their place among them: wal2json reports so
+that a change has no replica identity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any, LiteralString, NamedTuple, NoReturn, cast
+
+import psycopg
+from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.pq import DiagnosticField
+from psycopg.pq.abc import PGresult
+
+from cdc_audit.errors import StreamError, UnavailableError
+from cdc_audit.postgres import conninfo, explain
+from cdc_audit.source import copyboth
+from cdc_audit.source.plugin import explain_refusal
+from cdc_audit.source.plugin_options import OPTIONAL
+
+# What a role or database may have set otherwise changes how values are printed: pinned for this session.
+_PINNED = (
+    "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=postgres -c bytea_output=hex -c extra_float_digits=3 "
+    "-c lc_monetary=C -c search_path= -c client_min_messages=warning"
+)
+_DRAIN_BYTES = 262_144
+
+
+class Notice(NamedTuple):
+    """A notice that stood between two messages."""
+
+    text: str
+
+
+class Received(NamedTuple):
+    """What has arrived since the last look, in order: lines of the plugin and notices; and where the server stands.
+
+    ``size`` is in bytes. By ``wal_end`` (the newest keepalive's) all transactions before it have been sent. ``sent_at`` is the
+    server's clock as PostgreSQL prints it in UTC, "" if unknown.
+    """
+
+    items: list[bytes | Notice]
+    size: int
+    wal_end: int
+    sent_at: str
+    reply_requested: bool
+
+
+class System(NamedTuple):
+    """IDENTIFY_SYSTEM."""
+
+    system_identifier: str
+    timeline: int
+    lsn: str
+    database: str
+
+
+class Stream:
+    """One replication connection. ``close`` is safe at any time; after an error only ``close`` makes sense."""
+
+    def __init__(self, connection: AsyncConnection, role: str) -> None:
+        self._connection = connection
+        self._pgconn = connection.pgconn
+        self._role = role
+        self._slot = ""
+        self._plugin = ""
+        self._items: list[bytes | Notice] = []
+        self._readable = asyncio.Event()
+        self._wal_end = 0  # by keepalives: everything before it has been sent
+        self._written = 0  # by keepalives and messages: what is reported as received
+        self._sent_at = 0
+        self._reply_requested = False
+        self._is_reading = False
+
+    @classmethod
+    async def open(cls, dsn: str, *, application_name: str, slot: str, plugin: str) -> Stream:
+        """Connect for replication. Raises NotPermittedError, UnavailableError or SettingError."""
+        text = conninfo(dsn, application_name=application_name, settings=_PINNED)
+        try:
+            connection = await AsyncConnection.connect(text, autocommit=True, replication="database")
+        except psycopg.Error as error:
+            role = str(psycopg.conninfo.conninfo_to_dict(dsn).get("user") or "")
+            raise explain_refusal(error, role=role, slot=slot, plugin=plugin) from error
+        return cls(connection, connection.info.user)
+
+    async def identify(self) -> System:
+        """Which cluster this is, and on which timeline."""
+        row = await self._command(sql.SQL("IDENTIFY_SYSTEM"))
+        return System(str(row[0]), int(row[1]), str(row[2]), str(row[3]))
+
+    async def timeline_history(self, timeline: int) -> str:
+        """The timeline's history file: a line for each ancestor with the position where it ended."""
+        row = await self._command(sql.SQL("TIMELINE_HISTORY {}").format(sql.Literal(timeline)))
+        content = row[1]
+        return content.decode() if isinstance(content, bytes) else str(content)
+
+    async def wal_sender_timeout(self) -> float:
+        """Seconds after which the server gives a silent client up; 0: never."""
+        row = await self._command(sql.SQL("SHOW wal_sender_timeout"))
+        number = int("".join(char for char in str(row[0]) if char.isdigit()) or 0)
+        unit = str(row[0]).lstrip("0123456789")
+        return number * {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}.get(unit, 0.001)
+
+    async def start(self, slot: str, plugin: str, lsn: str, options: dict[str, str]) -> None:
+        """START_REPLICATION at a position. Raises what ``plugin.explain_refusal`` makes of the server's refusal."""
+        self._slot, self._plugin = slot, plugin
+        cursor = await self._start(lsn, dict(options))
+        if cursor.pgresult is None or cursor.pgresult.status != psycopg.pq.ExecStatus.COPY_BOTH:
+            raise UnavailableError("source database: START_REPLICATION did not begin to stream")
+        self._pgconn.notice_handler = self._on_notice
+        asyncio.get_running_loop().add_reader(self._pgconn.socket, self._readable.set)
+        self._is_reading = True
+
+    async def _start(self, lsn: str, options: dict[str, str]) -> AsyncCursor:
+        """Try with all options, then without those that this plugin's version does not know."""
+        while True:
+            given = sql.SQL(", ").join(
+                sql.SQL("{} {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in options.items()
+            )
+            command = sql.SQL("START_REPLICATION SLOT {} LOGICAL {} ({})").format(
+                sql.Identifier(self._slot), sql.SQL(cast("LiteralString", lsn)), given
+            )
+            try:
+                return await self._connection.execute(command)
+            except psycopg.Error as error:
+                unknown = [name for name in OPTIONAL if name in options and f'"{name}"' in str(error.diag.message_primary)]
+                if error.sqlstate != "22023" or not unknown:
+                    raise explain_refusal(error, role=self._role, slot=self._slot, plugin=self._plugin) from error
+                del options[unknown[0]]
+
+    def receive(self) -> Received:
+        """All that has arrived, up to about 256 kB, without waiting. Raises UnavailableError or what the server ended with."""
+        pgconn = self._pgconn
+        items = self._items = []
+        size = 0
+        self._reply_requested = False
+        last: memoryview | bytes = b""
+        is_fresh = False
+        try:
+            while size < _DRAIN_BYTES:
+                length, data = pgconn.get_copy_data(1)
+                if length > 0:
+                    is_fresh = False
+                    if data[0] == copyboth.XLOGDATA:
+                        items.append(bytes(data[copyboth.HEADER_LENGTH :]))
+                        size += length
+                        last = data
+                    else:
+                        self._keepalive(data)
+                elif length == 0:
+                    if is_fresh:
+                        break
+                    self._readable.clear()
+                    pgconn.consume_input()
+                    is_fresh = True
+                else:
+                    if items:
+                        break  # what came before the end comes first; the next call meets the end again
+                    self._raise_end()
+        except psycopg.OperationalError as error:
+            raise UnavailableError(f"source database: the stream broke off: {_one_line(error)}") from error
+        if last:
+            _, wal_end, self._sent_at = copyboth.xlogdata_positions(last)
+            self._written = max(self._written, wal_end)
+        sent_at = copyboth.as_text(self._sent_at) if self._sent_at else ""
+        return Received(items, size, self._wal_end, sent_at, self._reply_requested)
+
+    async def wait(self, timeout: float) -> None:
+        """Return when something has arrived, or after ``timeout`` seconds."""
+        try:
+            await asyncio.wait_for(self._readable.wait(), timeout)
+        except TimeoutError:
+            pass
+
+    def report(self, flushed: int) -> None:
+        """Tell the server that everything through ``flushed`` is durable; nothing if closed. Raises UnavailableError."""
+        if not self._is_reading:
+            return
+        now = copyboth.microseconds(datetime.now(UTC))
+        message = copyboth.status_update(written=max(self._written, flushed), flushed=flushed, now_us=now)
+        try:
+            if self._pgconn.put_copy_data(message) == 1:  # 0: the socket is full, the next report will do
+                self._pgconn.flush()
+        except psycopg.OperationalError as error:
+            raise UnavailableError(f"source database: the stream broke off: {_one_line(error)}") from error
+
+    async def close(self) -> None:
+        """Drop the connection at once: the slot is free again when the server notices."""
+        if self._is_reading:
+            self._is_reading = False
+            asyncio.get_running_loop().remove_reader(self._pgconn.socket)
+        self._pgconn.notice_handler = None
+        await self._connection.close()
+
+    def _keepalive(self, data: memoryview | bytes) -> None:
+        if data[0] != copyboth.KEEPALIVE:
+            raise StreamError(f"the server sent a replication message of unknown type {data[0]}")
+        keepalive = copyboth.parse_keepalive(data)
+        self._wal_end = max(self._wal_end, keepalive.wal_end)
+        self._written = max(self._written, keepalive.wal_end)
+        self._sent_at = keepalive.sent_at
+        self._reply_requested |= keepalive.reply_requested
+
+    def _raise_end(self) -> NoReturn:
+        result = self._pgconn.get_result()
+        if result is not None and result.error_field(DiagnosticField.SQLSTATE):
+            error = psycopg.errors.error_from_result(result)
+            raise explain_refusal(error, role=self._role, slot=self._slot, plugin=self._plugin) from error
+        raise UnavailableError("source database: the server ended the stream")
+
+    def _on_notice(self, result: PGresult) -> None:
+        text = result.error_field(DiagnosticField.MESSAGE_PRIMARY) or b""
+        self._items.append(Notice(text.decode("utf-8", "replace")))
+
+    async def _command(self, command: sql.SQL | sql.Composed) -> tuple[Any, ...]:
+        try:
+            row = await (await self._connection.execute(command)).fetchone()
+        except psycopg.Error as error:
+            raise explain(error, side="source") from error
+        if row is None:
+            raise UnavailableError("source database: a replication command gave no answer")
+        return row
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

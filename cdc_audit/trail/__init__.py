@@ -1,0 +1,1 @@
+"""Questions to the audit database. Role: SELECT."""

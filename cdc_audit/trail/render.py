@@ -1,0 +1,183 @@
+"""Rows of the trail as text: a table for people, JSON lines and CSV for programs. Pure.
+
+Data comes from anybody, so nothing in it can move a terminal's cursor, and nothing in it is a formula in a spreadsheet.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+from unicodedata import combining, east_asian_width
+
+import orjson
+
+from cdc_audit.trail.query import LogRow
+
+_HEADINGS = ("time (UTC)", "user", "action", "table", "record", "notes", "what changed")
+# The widest that a column gets; "what changed" takes the rest, but never less than its least.
+_WIDEST = (19, 24, 10, 28, 18, 24)
+_LEAST_CHANGES = 16
+_NARROWEST = 4
+_GAP = "  "
+_JSONB = ("old_data", "new_data", "context")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_MAX_CELL = 2_000
+
+
+class _Number(str):
+    """A JSON number as it was written."""
+
+    __slots__ = ()
+
+
+def table(rows: Sequence[LogRow], width: int) -> Iterator[str]:
+    """Lines of a table that is at most ``width`` columns wide (but not under about 60), with a heading.
+
+    What is cut ends in ``…``. Control characters, escape sequences and invisible characters are shown as ``\\x1b`` and the like.
+    ``notes`` says how far the user can be believed unless that is signed, and what the row lacks.
+    """
+    cells = [_cells(row) for row in rows]
+    widths = _widths([_HEADINGS[:-1], *(row[:-1] for row in cells)], width)
+    for row in (_HEADINGS, *cells):
+        yield _GAP.join(_fit(cell, room) for cell, room in zip(row, widths, strict=True)).rstrip()
+
+
+def json_line(row: LogRow) -> str:
+    """One row as a JSON object of all columns in table order; jsonb nests, with every digit as it is stored."""
+    fields = row._asdict()
+    for name in _JSONB:
+        if fields[name] is not None:
+            fields[name] = orjson.Fragment(fields[name])
+    return orjson.dumps(fields).decode()
+
+
+def csv_lines(rows: Iterable[LogRow]) -> Iterator[str]:
+    """CSV (RFC 4180, lines end in LF) of all columns, with a heading; arrays are JSON, null is empty.
+
+    A cell that a spreadsheet would run as a formula has a single quote before it.
+    """
+    yield _csv_line(LogRow._fields)
+    for row in rows:
+        yield _csv_line(tuple(_csv_cell(value) for value in row))
+
+
+def shown(text: str) -> str:
+    """Text in which everything that isn't printed as itself is escaped, so that a terminal only ever prints it."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def changes(row: LogRow) -> str:
+    """What a row says has changed, in one line: ``field: old → new`` of an UPDATE, the values of any other image."""
+    old, new = _image(row.old_data), _image(row.new_data)
+    if row.action == "UPDATE" and row.changed_fields is not None:
+        return ", ".join(f"{name}: {_of(old, name)} → {_of(new, name)}" for name in row.changed_fields)
+    image = new if row.new_data is not None else old
+    if isinstance(image, dict):
+        return ", ".join(f"{name}: {_value(value)}" for name, value in image.items())
+    return "" if image is None else _value(image)
+
+
+def notes(row: LogRow) -> str:
+    """How far the user can be believed, unless signed, and what the row lacks, unless it is full."""
+    trust = "no context" if row.context_trust == "none" else row.context_trust
+    return ", ".join(
+        [trust] * (row.context_trust != "signed")
+        + [row.capture] * (row.capture != "full")
+        + ["unchanged " + "+".join(row.unchanged_toast)] * bool(row.unchanged_toast)
+    )
+
+
+def _cells(row: LogRow) -> tuple[str, ...]:
+    name = f"{row.schema_name}.{row.table_name}" if row.schema_name not in {"", "public"} else row.table_name
+    texts = (
+        row.created_at[:19].replace("T", " "),
+        row.user_id or row.user_email or "-",
+        row.action,
+        name,
+        row.record_id if row.record_id is not None else "-",
+        notes(row),
+        changes(row),
+    )
+    return tuple(shown(text[:_MAX_CELL]) for text in texts)
+
+
+def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    natural = [max(_columns(row[place]) for row in rows) for place in range(len(_WIDEST))]
+    widths = [min(*pair) for pair in zip(natural, _WIDEST, strict=True)]
+    room = width - len(_GAP) * len(widths) - _LEAST_CHANGES
+    while sum(widths) > room and max(widths[1:]) > _NARROWEST:  # the time stays whole
+        widest = max(range(1, len(widths)), key=lambda place: widths[place])
+        widths[widest] -= 1
+    return [*widths, max(_LEAST_CHANGES, width - len(_GAP) * len(widths) - sum(widths))]
+
+
+def _fit(text: str, room: int) -> str:
+    used = _columns(text)
+    if used <= room:
+        return text + " " * (room - used)
+    kept, used = [], 1
+    for char in text:
+        used += _columns(char)
+        if used > room:
+            break
+        kept.append(char)
+    cut = "".join(kept) + "…"
+    return cut + " " * (room - _columns(cut))
+
+
+def _columns(text: str) -> int:
+    """The terminal columns that printable text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def _escape(char: str) -> str:
+    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char)
+    code = ord(char)
+    return named or (
+        f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+    )
+
+
+def _image(text: str | None) -> Any:
+    """A row image with numbers as they are written. Too deep for a parser: its text, as one value."""
+    if text is None:
+        return None
+    try:
+        return json.loads(text, parse_int=_Number, parse_float=_Number)
+    except RecursionError:
+        return _Number(text)
+
+
+def _of(image: Any, name: str) -> str:
+    return _value(image[name]) if isinstance(image, dict) and name in image else "?"
+
+
+def _value(value: Any) -> str:
+    """A value on one line; strings without quotes, since the table isn't for programs."""
+    if isinstance(value, str):
+        return value[:_MAX_CELL]
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
+    return "null" if value is None else "true" if value else "false"
+
+
+def _csv_line(cells: Sequence[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(cells)
+    return line.getvalue()
+
+
+def _csv_cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return "'" + text if text.startswith(_FORMULA_STARTS) else text

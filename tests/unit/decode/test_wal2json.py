@@ -1,0 +1,184 @@
+"""wal2json's lines, as PostgreSQL 15.20 with wal2json 2.5 prints them, into events."""
+
+import pytest
+
+from cdc_audit.decode.scope import Scope
+from cdc_audit.decode.wal2json import Wal2JsonDecoder
+from cdc_audit.errors import StreamError, UnknownTypeError
+from cdc_audit.model.catalog import Catalog, TableInfo
+from cdc_audit.model.event import Begin, Commit, Event, Message, Suppressed, Truncate
+from cdc_audit.model.lsn import parse_lsn
+
+BEGIN = b'{"action":"B","xid":738,"timestamp":"2026-11-22 19:19:02.555107+00","lsn":"0/1562518","nextlsn":"0/1562688"}'
+HEAD = b'"xid":738,"timestamp":"2026-11-22 19:19:02.555107+00","lsn":"0/1562518","schema":"public","table":"t"'
+COLUMNS = (("id", 23, True), ("price", 1700, False), ("name", 25, False))
+
+
+def catalog(**tables: TableInfo | None) -> Catalog:
+    known: dict[tuple[str, str], TableInfo | None] = {
+        ("public", "t"): TableInfo("public", "t", ("public", "t"), "r", COLUMNS)
+    }
+    for name, info in tables.items():
+        known["public", name] = info
+    return Catalog({}, known)
+
+
+def decode(decoder: Wal2JsonDecoder, line: bytes, known: Catalog | None = None) -> Event | None:
+    for _ in range(2):
+        try:
+            return decoder.decode(line)
+        except UnknownTypeError:
+            decoder.learn(known or catalog())
+    return decoder.decode(line)
+
+
+def column(name: str, oid: int, value: str) -> str:
+    return f'{{"name":"{name}","typeoid":{oid},"value":{value}}}'
+
+
+def row(action: str, columns: str = "", identity: str = "", pk: str = '{"name":"id","typeoid":23}') -> bytes:
+    line = f'{{"action":"{action}",'.encode() + HEAD
+    if columns:
+        line += f',"columns":[{columns}]'.encode()
+    if identity:
+        line += f',"identity":[{identity}]'.encode()
+    return line + f',"pk":[{pk}]}}'.encode()
+
+
+def values(id_: int, price: str, name: str) -> str:
+    return ",".join([column("id", 23, str(id_)), column("price", 1700, price), column("name", 25, name)])
+
+
+def test_begin_and_commit_carry_the_end_of_the_commit_record() -> None:
+    decoder = Wal2JsonDecoder(Scope())
+    assert decoder.decode(BEGIN) == Begin(738, parse_lsn("0/1562688"), "2026-11-22 19:19:02.555107+00")
+    assert decoder.decode(BEGIN.replace(b'"B"', b'"C"')) == Commit(parse_lsn("0/1562688"))
+
+
+def test_a_commit_that_does_not_fit_its_begin_stops_the_stream() -> None:
+    decoder = Wal2JsonDecoder(Scope())
+    decoder.decode(BEGIN)
+    with pytest.raises(StreamError, match="does not fit"):
+        decoder.decode(BEGIN.replace(b'"B"', b'"C"').replace(b"738", b"739"))
+
+
+def test_numerics_keep_every_digit() -> None:
+    event = decode(Wal2JsonDecoder(Scope()), row("I", values(1, "123456789012345678901234567890.10", '"a"')))
+    assert isinstance(event, tuple)
+    assert event[1][1] == b"123456789012345678901234567890.10"
+
+
+def test_text_that_looks_like_the_line_s_own_structure_stays_text() -> None:
+    hostile = r'"},{\"name\":\"x\",\"value\":1}],\"pk\":[ \\\" ,\"value\":"'
+    decoder = Wal2JsonDecoder(Scope())
+    for number in range(3):
+        event = decode(decoder, row("I", values(number, "1", hostile)))
+        assert isinstance(event, tuple)
+        assert event[1] == [str(number).encode(), b"1", hostile.encode()]
+
+
+def test_rows_of_one_form_share_one_shape_and_another_form_gets_another() -> None:
+    decoder = Wal2JsonDecoder(Scope())
+    first = decode(decoder, row("I", values(1, "1", '"a"')))
+    second = decode(decoder, row("I", values(2, "2.50", "null")))
+    wider = decode(decoder, row("I", values(3, "3", '"c"') + "," + column("more", 16, "true")))
+    assert isinstance(first, tuple) and isinstance(second, tuple) and isinstance(wider, tuple)
+    assert first[0] is second[0]
+    assert wider[0] is not first[0]
+    assert second[1] == [b"2", b"2.50", b"null"]
+    assert wider[1][3] == b"true"
+
+
+def test_replica_identity_full_gives_both_images_and_the_key() -> None:
+    event = decode(Wal2JsonDecoder(Scope()), row("U", values(1, "2", '"b"'), values(1, "1", '"a"')))
+    assert isinstance(event, tuple)
+    shape, new, old = event
+    assert (shape.old_is_full, shape.key, shape.unchanged_toast) == (True, ("id",), ())
+    assert (new, old) == ([b"1", b"2", b'"b"'], [b"1", b"1", b'"a"'])
+
+
+def test_with_a_full_old_image_an_unchanged_toast_value_is_copied_from_it() -> None:
+    new = ",".join([column("id", 23, "1"), column("price", 1700, "2")])
+    event = decode(Wal2JsonDecoder(Scope()), row("U", new, values(1, "1", '"long"')))
+    assert isinstance(event, tuple)
+    assert event[0].new_columns == ("id", "price", "name")
+    assert event[0].unchanged_toast == ()
+    assert event[1] == [b"1", b"2", b'"long"']
+
+
+def test_without_one_it_is_absent_and_named_never_null() -> None:
+    new = ",".join([column("id", 23, "1"), column("price", 1700, "2")])
+    event = decode(Wal2JsonDecoder(Scope()), row("U", new, column("id", 23, "1")))
+    assert isinstance(event, tuple)
+    shape = event[0]
+    assert (shape.old_is_full, shape.new_columns, shape.unchanged_toast) == (False, ("id", "price"), ("name",))
+
+
+def test_a_delete_with_only_its_key_is_partial_and_with_all_columns_full() -> None:
+    decoder = Wal2JsonDecoder(Scope())
+    key_only = decode(decoder, row("D", identity=column("id", 23, "1")))
+    whole = decode(decoder, row("D", identity=values(1, "1", '"a"')))
+    assert isinstance(key_only, tuple) and isinstance(whole, tuple)
+    assert (key_only[0].old_is_full, whole[0].old_is_full) == (False, True)
+
+
+def test_an_update_without_any_identity_is_taken_and_marked_partial() -> None:
+    event = decode(Wal2JsonDecoder(Scope()), row("U", values(1, "2", '"b"')))
+    assert isinstance(event, tuple)
+    assert (event[0].old_columns, event[0].old_is_full, event[2]) == ((), False, [])
+
+
+def test_a_leaf_partition_is_named_after_its_root() -> None:
+    leaf = TableInfo("public", "t", ("sales", "orders"), "r", COLUMNS)
+    event = decode(Wal2JsonDecoder(Scope()), row("I", values(1, "1", '"a"')), catalog(t=leaf))
+    assert isinstance(event, tuple)
+    assert (event[0].schema, event[0].table, event[0].partition) == ("sales", "orders", "t")
+
+
+def test_what_is_excluded_or_a_materialized_view_gives_no_event() -> None:
+    line = row("I", values(1, "1", '"a"'))
+    assert decode(Wal2JsonDecoder(Scope(exclude=["public.t*"])), line) is None
+    view = TableInfo("public", "t", ("public", "t"), "m", COLUMNS)
+    assert decode(Wal2JsonDecoder(Scope()), line, catalog(t=view)) is None
+
+
+def test_a_table_without_columns_has_empty_images() -> None:
+    line = b'{"action":"I",' + HEAD + b',"columns":[],"pk":[]}'
+    event = decode(Wal2JsonDecoder(Scope()), line)
+    assert isinstance(event, tuple)
+    assert (event[0].new_columns, event[1]) == ((), [])
+
+
+def test_truncates_messages_and_notices_are_events() -> None:
+    decoder = Wal2JsonDecoder(Scope())
+    assert decode(decoder, b'{"action":"T",' + HEAD + b"}") == Truncate("public", "t", "")
+    message = b'{"action":"M","xid":738,"lsn":"0/10","transactional":true,"prefix":"cdc_audit.context","content":"{}"}'
+    assert decode(decoder, message) == Message(True, "cdc_audit.context", "{}", 16)
+    notice = 'no tuple identifier for UPDATE in table "public"."t"'
+    assert decoder.decode_notice(notice) == Suppressed("UPDATE", "public", "t", "")
+    assert decoder.decode_notice("something else") is None
+
+
+def test_bytes_of_another_server_encoding_become_utf_8() -> None:
+    line = row("I", values(1, "1", '"caf\\u00e9"')).replace(b"\\u00e9", b"\xe9")
+    event = decode(Wal2JsonDecoder(Scope(), encoding="latin-1"), line)
+    assert isinstance(event, tuple)
+    assert event[1][2] == '"café"'.encode()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"action":"X","xid":1}',
+        b'{"action":"I","schema":"public"',
+        row("I", values(1, "1", '"a"'))[:-2],
+        row("I", values(1, "[1]", '"a"')),
+        b'{"action":"B","xid":1}',
+        b"[]",
+        b"",
+    ],
+)
+def test_what_wal2json_never_sends_is_a_clear_error_without_values(line: bytes) -> None:
+    with pytest.raises(StreamError, match="wal2json") as caught:
+        decode(Wal2JsonDecoder(Scope()), line)
+    assert "19:19:02" not in str(caught.value)

@@ -1,0 +1,108 @@
+"""Who acts: what is believed, and how far."""
+
+import hmac
+import json
+
+import pytest
+
+from cdc_audit.join.context import MAX_BYTES, inet, read, to_context
+from cdc_audit.model.context import ContextKey, Trust
+
+SECRET = b"k" * 32
+KEY = ContextKey("k1", bytes(b ^ 0x36 for b in SECRET.ljust(64, b"\0")), bytes(b ^ 0x5C for b in SECRET.ljust(64, b"\0")))
+KEYS = {"k1": KEY}
+
+
+def signed(xid: int | None, context: object = None, *, kind: str = "context", **more: object) -> str:
+    said = {"v": 1, "kind": kind, "xid": None if xid is None else str(xid), "session_user": "app", **more}
+    body = json.dumps({**said, "context": context if context is not None else {"user_id": "u1"}})
+    return f"v1:k1:{hmac.new(SECRET, body.encode(), 'sha256').hexdigest()}:{body}"
+
+
+def test_a_plain_object_is_asserted_and_its_fields_go_to_their_columns() -> None:
+    content = '{"user_id":"u1","email":"a@b.c","ip_address":"10.0.0.9","user_agent":"x","request_id":"r"}'
+    context = to_context(read(content, kind="context", xid=1, keys=KEYS))
+    assert context.trust is Trust.ASSERTED
+    assert context[1:6] == ("u1", "a@b.c", "10.0.0.9", "x", '{"request_id": "r"}')
+
+
+def test_a_right_signature_in_its_own_transaction_is_signed() -> None:
+    context = to_context(read(signed((7 << 32) + 5), kind="context", xid=5, keys=KEYS))
+    assert (context.trust, context.user_id, context.db_user) == (Trust.SIGNED, "u1", "app")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        signed(6),
+        signed(5, kind="event"),
+        signed(5).replace("u1", "u2"),
+        signed(5).replace("v1:k1", "v1:k2"),
+        signed(None),
+    ],
+    ids=["replayed", "other kind", "altered", "unknown key", "no xid"],
+)
+def test_a_wrong_signature_is_forged_and_names_nobody(content: str) -> None:
+    context = to_context(read(content, kind="context", xid=5, keys=KEYS))
+    assert (context.trust, context.user_id, context.db_user) == (Trust.FORGED, "", "")
+    assert json.loads(context.rest)["claimed"]["user_id"] in {"u1", "u2"}
+
+
+def test_without_any_key_a_signed_context_is_only_asserted() -> None:
+    assert read(signed(99), kind="context", xid=5, keys={}).trust is Trust.ASSERTED
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "nonsense",
+        "[1]",
+        "null",
+        '{"a":' * 17 + "1" + "}" * 17,
+        '{"a":"' + "x" * MAX_BYTES + '"}',
+        '{"a":"\\u0000"}',
+        '{"a":"\\ud800"}',
+        '{"user_id":"a","user_id":"b"}',
+        '{"a":NaN}',
+        "v1:k1:00",
+        "v1:k1:00:[]",
+        "[" * 100_000,
+    ],
+)
+def test_what_cannot_be_read_is_invalid_and_its_text_is_kept_up_to_a_kilobyte(content: str) -> None:
+    context = to_context(read(content, kind="context", xid=5, keys=KEYS))
+    assert (context.trust, context.user_id) == (Trust.INVALID, "")
+    assert json.loads(context.rest)["raw"] == content[:1024].replace("\0", "\ufffd")
+
+
+def test_the_limit_is_the_limit_and_brackets_in_strings_are_no_nesting() -> None:
+    content = json.dumps({"a": "[{" * 20})
+    assert read(content, kind="context", xid=5, keys=KEYS).trust is Trust.ASSERTED
+    just = '{"a":"' + "x" * (MAX_BYTES - 8) + '"}'
+    assert read(just, kind="context", xid=5, keys=KEYS).trust is Trust.ASSERTED
+
+
+def test_what_does_not_fit_its_column_stays_in_the_context() -> None:
+    content = '{"user_id":{"n":1},"ip_address":"no address","email":7,"amount":1.50}'
+    context = to_context(read(content, kind="context", xid=1, keys={}))
+    assert (context.user_id, context.ip_address, context.user_email) == ("", "", "7")
+    assert context.rest == '{"amount": 1.50, "user_id": {"n": 1}, "ip_address": "no address"}'
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("10.0.0.9", "10.0.0.9"),
+        ("10.0.0.9/32", "10.0.0.9"),
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("::ffff:10.0.0.9", "::ffff:10.0.0.9"),
+        ("::1", "::1"),
+        ("::", "::"),
+        ("fe80::1%eth0", ""),
+        ("300.1.1.1", ""),
+    ],
+)
+def test_an_address_is_written_as_inet_prints_it(given: str, shown: str) -> None:
+    assert inet(given) == shown

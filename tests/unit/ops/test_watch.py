@@ -1,0 +1,262 @@
+"""What the pipeline reports, as metrics, log lines and health."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import structlog
+from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
+
+from cdc_audit.model.ledger import Block, Receipt
+from cdc_audit.ops.metrics import Metrics
+from cdc_audit.ops.watch import Watch
+from cdc_audit.pipeline.observer import BlockCounts, Observer, SlotState
+
+NOW = 1_795_375_150.0  # 2026-11-22 19:19:10 UTC
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def metrics(clock: Clock) -> Metrics:
+    return Metrics(version="1", psycopg_implementation="binary", source="shop", clock=clock)
+
+
+@pytest.fixture
+def watch(metrics: Metrics, clock: Clock) -> Watch:
+    return Watch(metrics, clock=clock, monotonic=clock)
+
+
+def value(metrics: Metrics, name: str, *labels: str) -> float:
+    text = metrics.exposition("text/plain")[1].decode()
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == f"cdc_audit_{name}" and tuple(sample.labels.values()) == labels:
+                return sample.value
+    raise AssertionError(f"{name}{labels} isn't exposed")
+
+
+def receipt(kind: str = "data", committed_at: str = "2026-11-22 19:19:08.5+00") -> Receipt:
+    block = Block(
+        block=41,
+        kind=kind,
+        first_id=1,
+        row_count=3,
+        system_identifier="7",
+        timeline=1,
+        slot="s",
+        start_lsn=100,
+        end_lsn=200,
+        last_commit_at=committed_at,
+        written_at="2026-11-22 19:19:10+00",
+        rows_root=b"",
+        prev_hash=b"",
+        detail="",
+        key_id="",
+    )
+    return Receipt(block, b"", 0.004)
+
+
+def counts(transactions: int = 1, **more: Mapping[str, int] | int) -> BlockCounts:
+    given: dict[str, Any] = {
+        "rows_by_action": {},
+        "rows_by_trust": {},
+        "suppressed_by_table": {},
+        "untrusted_by_table": {},
+        "redacted_values": 0,
+        **more,
+    }
+    return BlockCounts(transactions, **given)
+
+
+def slot(lag: int = 0, wal_status: str = "reserved") -> SlotState:
+    return SlotState(True, wal_status, lag, lag, None, 200, 0)
+
+
+def test_a_watch_is_an_observer(watch: Watch) -> None:
+    observer: Observer = watch
+    assert observer is watch
+
+
+def test_a_committed_block_is_counted_once_with_everything_it_held(watch: Watch, metrics: Metrics) -> None:
+    watch.block_committed(
+        receipt(),
+        counts(
+            transactions=2,
+            rows_by_action={"INSERT": 2, "READ": 1},
+            rows_by_trust={"signed": 2, "none": 1},
+            suppressed_by_table={"public.t": 4},
+            untrusted_by_table={"public.u": 1},
+            redacted_values=5,
+        ),
+        NOW - 1.5,
+    )
+    assert watch.failure is None
+    assert value(metrics, "transactions_total") == 2
+    assert value(metrics, "rows_total", "INSERT") == 2
+    assert value(metrics, "rows_total", "READ") == 1
+    assert value(metrics, "context_rows_total", "signed") == 2
+    assert value(metrics, "suppressed_changes_total", "public.t") == 4
+    assert value(metrics, "rows_without_context_total", "public.u") == 1
+    assert value(metrics, "redacted_values_total") == 5
+    assert value(metrics, "blocks_total", "data") == 1
+    assert value(metrics, "last_block") == 41
+    assert value(metrics, "last_commit_timestamp_seconds") == NOW - 1.5
+    assert value(metrics, "commit_to_durable_seconds_sum") == 1.5
+    assert value(metrics, "block_write_seconds_sum") == 0.004
+
+
+def test_a_heartbeat_is_no_observation_of_latency_and_moves_no_commit_time(
+    watch: Watch, metrics: Metrics
+) -> None:
+    watch.block_committed(receipt("heartbeat", ""), counts(transactions=0), 0.0)
+    assert watch.failure is None
+    assert value(metrics, "commit_to_durable_seconds_count") == 0
+    assert value(metrics, "last_commit_timestamp_seconds") == 0
+    assert value(metrics, "blocks_total", "heartbeat") == 1
+
+
+def test_suppressed_changes_are_logged_at_once_and_then_once_a_minute_with_their_sum(
+    watch: Watch, clock: Clock
+) -> None:
+    with capture_logs() as logs:
+        for _ in range(100):
+            watch.block_committed(receipt(), counts(suppressed_by_table={"public.t": 2}), clock.now)
+        clock.now += 61
+        watch.ticked()
+        watch.ticked()
+    said = [entry for entry in logs if entry["event"] == "changes_suppressed"]
+    assert [entry["rows"] for entry in said] == [2, 198]
+    assert {entry["table"] for entry in said} == {"public.t"}
+    assert said[0]["remedy"] == "cdc-audit source tables --set-full 'public.t'"
+    assert said[0]["log_level"] == "warning"
+
+
+def test_forged_contexts_and_rows_without_context_are_kinds_of_their_own(watch: Watch, clock: Clock) -> None:
+    with capture_logs() as logs:
+        watch.block_committed(
+            receipt(),
+            counts(rows_by_trust={"forged": 3, "invalid": 1, "none": 2}, untrusted_by_table={"public.t": 2}),
+            clock.now,
+        )
+    warned = {entry["event"]: entry["rows"] for entry in logs if entry["log_level"] == "warning"}
+    assert warned == {"contexts_forged": 3, "contexts_invalid": 1, "rows_without_context": 2}
+
+
+def test_a_repeated_warning_is_one_line_a_minute_for_each_table_and_side(
+    watch: Watch, metrics: Metrics, clock: Clock
+) -> None:
+    with capture_logs() as logs:
+        for _ in range(10):
+            watch.warned("context_too_late", table="public.a")
+            watch.warned("context_too_late", table="public.b")
+            watch.reconnected("source")
+            watch.reconnected("audit")
+        clock.now += 61
+        watch.ticked()
+    said = [
+        (entry["event"], entry.get("table") or entry.get("side"), entry.get("repeated")) for entry in logs
+    ]
+    keys = [("context_too_late", "public.a"), ("context_too_late", "public.b")]
+    keys += [("reconnecting", "source"), ("reconnecting", "audit")]
+    assert said == [(*key, None) for key in keys] + [(*key, 9) for key in keys]
+    assert value(metrics, "reconnects_total", "source") == 10
+    assert value(metrics, "warnings_total", "context_too_late") == 20
+
+
+def test_a_change_of_state_is_logged_once_and_decides_readiness(watch: Watch) -> None:
+    assert watch.not_ready() == "starting"
+    with capture_logs() as logs:
+        watch.state("streaming", None)
+        watch.state("streaming", None)
+        assert watch.not_ready() is None
+        watch.state("waiting", "audit database: connection refused")
+    assert watch.not_ready() == "waiting: audit database: connection refused"
+    assert [(entry["state"], entry["log_level"]) for entry in logs] == [
+        ("streaming", "info"),
+        ("waiting", "warning"),
+    ]
+
+
+def test_a_streaming_daemon_that_is_behind_and_writes_nothing_stops_being_ready(
+    watch: Watch, clock: Clock
+) -> None:
+    watch.state("streaming", None)
+    watch.slot_polled(slot(lag=100))
+    clock.now += 301
+    watch.ticked()
+    assert watch.not_ready() == "not progressing: no block for 301 s, 100 bytes behind"
+    assert watch.not_live() is None
+    watch.block_committed(receipt(), counts(), clock.now)
+    assert watch.not_ready() is None
+
+
+def test_time_spent_waiting_for_a_database_is_not_time_without_progress(watch: Watch, clock: Clock) -> None:
+    watch.state("waiting", "source database: away")
+    watch.slot_polled(slot(lag=100))
+    clock.now += 4000
+    watch.state("streaming", None)
+    watch.ticked()
+    assert watch.not_ready() is None
+
+
+def test_a_slow_heartbeat_makes_a_patient_watch(metrics: Metrics, clock: Clock) -> None:
+    watch = Watch(metrics, heartbeat_interval=3600.0, clock=clock, monotonic=clock)
+    watch.state("streaming", None)
+    watch.slot_polled(slot(lag=100))
+    clock.now += 3700
+    watch.ticked()
+    assert watch.not_ready() is None
+
+
+def test_a_loop_without_ticks_is_not_alive(watch: Watch, clock: Clock) -> None:
+    clock.now += 61
+    assert watch.not_live() == "the loop has not gone round for 61 s"
+    watch.ticked()
+    assert watch.not_live() is None
+
+
+def test_a_slot_in_danger_is_a_warning_when_it_gets_there_and_not_at_every_poll(watch: Watch) -> None:
+    with capture_logs() as logs:
+        for status in ("reserved", "reserved", "unreserved", "unreserved", "lost"):
+            watch.slot_polled(slot(lag=1, wal_status=status))
+    assert [(entry["wal_status"], entry["log_level"]) for entry in logs] == [
+        ("reserved", "info"),
+        ("unreserved", "warning"),
+        ("lost", "warning"),
+    ]
+
+
+def test_watching_never_raises_even_when_the_log_cannot_be_written(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    structlog.configure(processors=[full_disk])  # type: ignore[list-item]
+    watch.state("streaming", None)
+    watch.warned("something", table="t")
+    watch.informed("something")
+    watch.block_committed(receipt(), counts(suppressed_by_table={"t": 1}), NOW)
+    assert watch.failure == "OSError in block_committed"
+    assert watch.not_ready() is None
+
+
+def test_a_commit_time_that_python_cannot_read_is_no_reason_to_fail(watch: Watch, metrics: Metrics) -> None:
+    watch.block_committed(receipt(committed_at="20026-01-01 00:00:00+00"), counts(), NOW)
+    assert watch.failure is None
+    assert value(metrics, "last_block") == 41

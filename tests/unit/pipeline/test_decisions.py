@@ -1,0 +1,108 @@
+"""What the loop asks: when to close a block, what to acknowledge, where to resume, retry or stop."""
+
+import pytest
+
+from cdc_audit.config import Batch
+from cdc_audit.errors import AnotherDaemonError, CdcAuditError, NotPermittedError, SettingError, StreamError, UnavailableError
+from cdc_audit.model.ledger import Block
+from cdc_audit.pipeline import ack, batch, reconcile, recovery
+from cdc_audit.seal.block import EMPTY_ROOT, NO_HASH
+
+LAST = Block(9, "data", 1, 5, "77", 2, "s", 50, 100, "", "", EMPTY_ROOT, NO_HASH, "", "")
+
+
+def source(confirmed: int = 100, *, system: str = "77", timeline: int = 2, history: str = "", plugin: str = "wal2json") -> reconcile.SourceState:
+    return reconcile.SourceState(system, timeline, history, "s", plugin, confirmed)
+
+
+def resume(state: reconcile.SourceState, accept_gap: str = "") -> reconcile.Resumption:
+    return reconcile.resume(LAST, state, plugin="wal2json", accept_gap=accept_gap)
+
+
+@pytest.mark.parametrize("confirmed", [0, 99, 100])
+def test_a_slot_at_or_behind_the_ledger_resumes_at_the_ledgers_end(confirmed: int) -> None:
+    assert resume(source(confirmed)) == reconcile.Resumption(100, ())
+
+
+def test_a_slot_ahead_of_the_ledger_stops_with_the_command_that_goes_on() -> None:
+    with pytest.raises(SettingError, match="slot is ahead") as caught:
+        resume(source(101))
+    assert "--accept-gap" in str(caught.value)
+
+
+def test_with_a_reason_the_missing_range_becomes_a_gap_block() -> None:
+    resumption = resume(source(164), "disk died")
+    assert resumption.lsn == 164
+    assert [(b.kind, b.start_lsn, b.end_lsn, b.detail["reason"]) for b in resumption.blocks] == [("gap", 100, 164, "disk died")]
+
+
+def test_another_cluster_or_plugin_or_a_former_primary_is_refused() -> None:
+    for state in (source(system="78"), source(plugin="pgoutput"), source(timeline=1)):
+        with pytest.raises(SettingError):
+            resume(state)
+
+
+def test_after_a_promotion_past_the_ledger_only_the_timeline_is_noted() -> None:
+    resumption = resume(source(90, timeline=3, history="1\t0/20\tx\n2\t0/A0\tpromoted\n"))
+    assert resumption.lsn == 100
+    assert [b.kind for b in resumption.blocks] == ["timeline"]
+
+
+def test_after_a_promotion_before_the_ledgers_end_the_phantoms_are_named_and_nothing_new_is_skipped() -> None:
+    resumption = resume(source(64, timeline=3, history="1\t0/20\tx\n2\t0/50\tpromoted\n"))
+    assert resumption.lsn == 0x50
+    block = resumption.blocks[0]
+    assert (block.kind, block.detail["phantoms_from"], block.detail["phantoms_to"]) == ("divergence", "0/50", "0/64")
+
+
+def test_a_history_that_does_not_know_the_ledgers_timeline_is_no_successor() -> None:
+    with pytest.raises(StreamError):
+        resume(source(timeline=3, history="1\t0/20\tx\n"))
+
+
+def test_a_block_is_closed_when_full_or_old_and_never_when_empty() -> None:
+    settings = Batch(max_rows=10, max_bytes=65_536, flush_interval=1)
+    assert batch.is_full(settings, rows=10, size=1) and batch.is_full(settings, rows=1, size=65_536)
+    assert not batch.is_full(settings, rows=9, size=65_535)
+    assert batch.is_due(settings, rows=1, age=1.0, is_dry=False, is_writer_idle=False)
+    assert not batch.is_due(settings, rows=1, age=0.9, is_dry=True, is_writer_idle=True)
+    assert not batch.is_due(settings, rows=0, age=9, is_dry=True, is_writer_idle=True)
+
+
+def test_at_interval_zero_a_block_is_closed_as_soon_as_the_input_is_dry_and_the_writer_free() -> None:
+    settings = Batch(flush_interval=0)
+    assert batch.is_due(settings, rows=1, age=0, is_dry=True, is_writer_idle=True)
+    assert not batch.is_due(settings, rows=1, age=0, is_dry=True, is_writer_idle=False)
+    assert not batch.is_due(settings, rows=1, age=0, is_dry=False, is_writer_idle=True)
+
+
+def test_the_servers_word_for_what_it_sent_counts_only_outside_of_a_transaction() -> None:
+    assert ack.idle_position(committed_lsn=10, wal_end=20, in_transaction=False) == 20
+    assert ack.idle_position(committed_lsn=10, wal_end=20, in_transaction=True) == 10
+    assert ack.idle_position(committed_lsn=30, wal_end=20, in_transaction=False) == 30
+
+
+def test_a_heartbeat_is_due_when_wal_moved_or_an_hour_went_by_and_no_rows_wait() -> None:
+    def due(since: float, ledger: int, idle: int, rows: bool = False) -> bool:
+        return ack.is_heartbeat_due(since_last_block=since, interval=30, ledger_lsn=ledger, idle_lsn=idle, has_rows=rows)
+
+    assert due(30, 10, 11) and not due(29, 10, 11)
+    assert not due(3599, 10, 10) and due(3600, 10, 10)
+    assert not due(9999, 10, 11, rows=True)
+
+
+@pytest.mark.parametrize("error", [SettingError("x"), NotPermittedError("x"), StreamError("x"), CdcAuditError("x")])
+def test_what_does_not_pass_by_itself_stops(error: CdcAuditError) -> None:
+    assert recovery.after(error, attempt=1, jitter=0.5) is None
+
+
+def test_a_database_that_is_away_is_tried_again_ever_more_slowly_up_to_five_seconds() -> None:
+    delays = [recovery.after(UnavailableError("x"), attempt=n, jitter=1.0) for n in range(1, 20)]
+    assert [d.delay for d in delays if d][:6] == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
+    assert delays[-1] == recovery.Retry(5.0)
+    spread = recovery.after(UnavailableError("x"), attempt=20, jitter=0.0)
+    assert spread == recovery.Retry(2.5)
+
+
+def test_a_standby_looks_twice_a_second() -> None:
+    assert recovery.after(AnotherDaemonError("x"), attempt=50, jitter=0.1) == recovery.Retry(0.5)
