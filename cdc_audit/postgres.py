@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib import resources
-from typing import LiteralString, cast
+from typing import LiteralString
 
 import psycopg
 from psycopg import AsyncConnection, Connection
@@ -25,6 +25,9 @@ _KEEPALIVE = {
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
+# libpq gives no SQLSTATE for what goes wrong while connecting, only the server's words.
+_NO_DATABASE = re.compile(r'FATAL: +database "[^"]*" does not exist')
+_NO_LOGIN = re.compile(r"password authentication failed|no pg_hba\.conf entry|no password supplied|FATAL: +role .* does not exist")
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 
@@ -54,14 +57,14 @@ async def connect_async(dsn: str, *, side: str, application_name: str = "cdc-aud
 @cache
 def load_sql(package: str, name: str) -> LiteralString:
     """The text of one ``.sql`` file of a package, e.g. ``load_sql("cdc_audit.source", "sql/install.sql")``."""
-    return cast("LiteralString", resources.files(package).joinpath(name).read_text(encoding="utf-8"))
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
 def named_sql(package: str, name: str) -> dict[str, LiteralString]:
     """The statements of one ``.sql`` file whose blocks each begin with ``-- name: some_name``."""
     parts = _NAME.split(load_sql(package, name))
-    return {key: cast("LiteralString", text.strip()) for key, text in zip(parts[1::2], parts[2::2], strict=True)}
+    return {key: text.strip() for key, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def explain(error: psycopg.Error, *, side: str) -> CdcAuditError:
@@ -75,9 +78,9 @@ def explain(error: psycopg.Error, *, side: str) -> CdcAuditError:
     if state[:2] in {"22", "23"}:
         message = type(error).__name__
     text = f"{side} database: {message}" + (f" ({state})" if state else "")
-    if state == "3D000":
+    if state == "3D000" or (not state and _NO_DATABASE.search(message)):
         return SettingError(text, remedy=f"correct the database name in [{side}] dsn")
-    if state in {"28P01", "28000"}:
+    if state in {"28P01", "28000"} or (not state and _NO_LOGIN.search(message)):
         return NotPermittedError(text, remedy=f"correct user or password of [{side}] dsn, or pg_hba.conf of that server")
     if state == "42501":
         return NotPermittedError(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 
 import click
 
@@ -68,3 +69,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except Exception as error:  # not foreseen: say where, but not its text, which may quote a row
+        click.echo("".join(traceback.format_tb(error.__traceback__)), err=True, nl=False)
+        click.echo(f"cdc-audit: internal error: {type(error).__name__}; please report it with the lines above", err=True)
+        sys.exit(CdcAuditError.exit_code)

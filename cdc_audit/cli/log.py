@@ -16,7 +16,7 @@ from cdc_audit.trail.query import Filters, LogRow, parse_table, parse_time, read
 
 
 @click.command(
-    epilog="Example: cdc-audit log --dsn 'host=audit dbname=audit user=alice' --table orders --record 42 --since 7d"
+    epilog="Example: cdc-audit log --dsn 'host=audit user=alice' --table orders --record 42 --since 7d"
 )
 @click.option("--table", metavar="NAME", help="Table, or schema.table.")
 @click.option("--record", metavar="ID", help="Primary key; a JSON array of texts for a composite one.")
@@ -31,8 +31,14 @@ from cdc_audit.trail.query import Filters, LogRow, parse_table, parse_time, read
 @click.option(
     "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many rows."
 )
-@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True,
-              help="json prints JSON lines with every column.")  # fmt: skip
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="json: JSON lines with every column; csv: every column.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 @click.option("--dsn", metavar="DSN", help="The reader's own connection to the audit database.")
 @with_config
@@ -54,11 +60,11 @@ def command(
 ) -> None:
     """Show who changed what, newest first.
 
-    CDC_AUDIT_AUDIT_DSN belongs to the daemon, whose role may write the trail and not read it. Give a role that has
-    audit_admin by --dsn (or CDC_AUDIT_AUDIT_ADMIN_DSN); leave the password to ~/.pgpass.
+    CDC_AUDIT_AUDIT_DSN belongs to the daemon, whose role may write the trail and not read it. Give a role
+    that has audit_admin by --dsn (or CDC_AUDIT_AUDIT_ADMIN_DSN); leave the password to ~/.pgpass.
 
-    Notes say how far the user can be believed, unless the context is signed, and what a row lacks: suppressed (no row
-    images at all), partial (no full old image), lossy.
+    Notes say how far the user can be believed, unless the context is signed, and what a row lacks: suppressed
+    (no row images at all), partial (no full old image), lossy.
 
     Exit codes: 0 done, 2 usage, 69 the audit database is away, 77 the role may not read, 78 configuration.
     """

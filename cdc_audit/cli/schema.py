@@ -26,14 +26,14 @@ def command() -> None:
 
 @command.command(
     "migrate",
-    epilog="Example: CDC_AUDIT_AUDIT_ADMIN_DSN='host=audit dbname=audit user=postgres' cdc-audit schema migrate",
+    epilog="Example: CDC_AUDIT_AUDIT_ADMIN_DSN='host=audit user=postgres' cdc-audit schema migrate",
 )
 @with_config
 def migrate_command(config: Config) -> None:
     """Make or update schema, roles, tables and partitions. Can be repeated; never changes a row.
 
-    Needs a superuser, or a role with CREATEROLE that may create schemas. The role of [audit] dsn is made a member of
-    audit_writer. Grant audit_admin to those who read the trail.
+    Needs a superuser, or a role with CREATEROLE that may create schemas. The role of [audit] dsn is made a
+    member of audit_writer. Grant audit_admin to those who read the trail.
     """
     schema = config.audit.audit_schema
     with _connection(config) as connection:
@@ -61,9 +61,8 @@ def status_command(config: Config, *, as_json: bool) -> None:
             )
         )
         return
-    click.echo(
-        f"schema {schema}: {'not installed' if installed is None else f'version {installed}'}, latest {migrate.LATEST}"
-    )
+    version = "not installed" if installed is None else f"version {installed}"
+    click.echo(f"schema {schema}: {version}, latest {migrate.LATEST}")
     for name in pending:
         click.echo(f"pending: {name}")
     if pending:
@@ -79,7 +78,7 @@ def status_command(config: Config, *, as_json: bool) -> None:
 def partitions_command(config: Config, *, ahead: int | None, as_json: bool) -> None:
     """Show the monthly partitions (bounds in UTC, rows estimated), and make them ahead of time.
 
-    The daemon makes what it needs by itself. A month whose rows are in the default partition already stays there.
+    The daemon makes what it needs by itself. A month whose rows are in the default partition stays there.
     """
     schema = config.audit.audit_schema
     with _connection(config) as connection:

@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import click
 from pydantic import ValidationError
@@ -37,7 +37,8 @@ def load_config(file: Path | None, flags: Mapping[str, Mapping[str, object]] | N
         raise SettingError(f"configuration file {file} does not exist", remedy="correct --config or CDC_AUDIT_CONFIG")
     found = file or next((path for path in DEFAULT_FILES if path.is_file()), None)
     try:
-        return Config.model_validate(_layers(found)(**(flags or {})).model_dump(by_alias=True))
+        given: dict[str, Any] = dict(flags or {})
+        return Config.model_validate(_layers(found)(**given).model_dump(by_alias=True))
     except tomllib.TOMLDecodeError as error:
         raise SettingError(f"configuration file {found}: {error}", remedy=f"correct {found}") from error
     except ValidationError as error:
@@ -46,23 +47,38 @@ def load_config(file: Path | None, flags: Mapping[str, Mapping[str, object]] | N
         raise SettingError(f"cannot read {error.filename}: {error.strerror}") from error
 
 
-def with_config(
-    function: Callable[Concatenate[Config, _P], _R],
-) -> Callable[_P, _R]:
-    """Give a click command ``--config FILE`` and, as its first argument, the loaded configuration."""
+# Flag -> section and key: what most commands need without any file.
+_FLAGS = {
+    "source_dsn": ("source", "dsn", "The source database ([source] dsn)."),
+    "audit_dsn": ("audit", "dsn", "The audit database ([audit] dsn)."),
+    "slot_name": ("source", "slot", "The replication slot ([source] slot)."),
+    "schema_name": ("audit", "schema", "The audit schema ([audit] schema)."),
+}
 
-    @click.option(
+
+def with_config(function: Callable[Concatenate[Config, _P], _R]) -> Callable[_P, _R]:
+    """Give a click command ``--config FILE``, a flag for each of the most needed keys, and the loaded configuration as its
+    first argument."""
+
+    @functools.wraps(function)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        file = cast("Path | None", kwargs.pop("config_file", None))
+        flags: dict[str, dict[str, object]] = {}
+        for name, (section, key, _) in _FLAGS.items():
+            if (value := kwargs.pop(name, None)) is not None:
+                flags.setdefault(section, {})[key] = value
+        return function(load_config(file, flags), *args, **kwargs)
+
+    command: Callable[_P, _R] = wrapped
+    for name, (_, _, text) in reversed(_FLAGS.items()):
+        command = click.option(f"--{name.replace('_', '-')}", name, metavar="TEXT", help=text)(command)
+    return click.option(
         "--config",
         "config_file",
         type=click.Path(path_type=Path, dir_okay=False),
         envvar="CDC_AUDIT_CONFIG",
         help="Configuration file (default: ./cdc-audit.toml, then /etc/cdc-audit/cdc-audit.toml).",
-    )
-    @functools.wraps(function)
-    def wrapped(*args: _P.args, config_file: Path | None = None, **kwargs: _P.kwargs) -> _R:
-        return function(load_config(config_file), *args, **kwargs)
-
-    return wrapped  # type: ignore[return-value]
+    )(command)
 
 
 def require_dsn(dsn: str, section: str) -> str:

@@ -97,8 +97,8 @@ def drop(config: Config, yes: bool) -> None:
 def recreate(config: Config, reason: str, yes: bool) -> None:
     """Drop the slot, if there is one, create it again, and record in the ledger what the trail misses.
 
-    Can be repeated when it was cut short: a slot that is fit for use and already ahead of the ledger is kept, and the
-    gap recorded.
+    Can be repeated when it was cut short: a slot that is fit for use and already ahead of the ledger is kept, and
+    the gap recorded.
 
     Example: cdc-audit slot recreate --reason "slot was lost: disk full on the source, ticket 4711"
     """
@@ -133,8 +133,8 @@ def recreate(config: Config, reason: str, yes: bool) -> None:
 def advance(config: Config, target: str, reason: str, yes: bool) -> None:
     """Skip what committed before an LSN, and record in the ledger what the trail misses. Can't be undone.
 
-    For a transaction that can't be decoded: LSN is then the end of its commit record. Can be repeated when it was
-    cut short.
+    For a transaction that can't be decoded: LSN is then the end of its commit record. Can be repeated when it
+    was cut short.
 
     Example: cdc-audit slot advance --to 16/B374D848 --reason "1.2 GB message, ticket 4712"
     """

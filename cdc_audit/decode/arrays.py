@@ -13,13 +13,12 @@ from typing import TypeAlias
 
 from orjson import JSONDecodeError, loads
 
-from cdc_audit.decode.jsonb import ValueFormatError, string
+from cdc_audit.model.jsonb import ValueFormatError, string
 
 TextConverter: TypeAlias = Callable[[str], bytes]
 
 _MAX_DIMENSIONS = 6  # MAXDIM in c.h
-_QUOTED = r'[^"\\]*+(?:\\.[^"\\]*+)*+'
-_FIELD = re.compile(r'(?:"([^"\\]*+(?:(?:\\\\|"")[^"\\]*+)*+)"|([^"\\,()]*+))([,)])')
+_SHORT = 100_000  # characters; the regular expression for a whole array takes 170 bytes of memory an element
 _PLAIN_NUMBERS = b"0123456789-.,{}NUL"
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 
@@ -27,15 +26,17 @@ _BRACKETS = bytes.maketrans(b"{}", b"[]")
 def array(element: TextConverter, delimiter: str = ",") -> TextConverter:
     """A converter of array text; bounds are dropped, as to_jsonb does."""
     mark = re.escape(delimiter)
-    item = rf'"{_QUOTED}"|[^"\\{{}}{mark}]++'
-    flat = re.compile(rf"\{{(?:{item})(?:{mark}(?:{item}))*+\}}", re.DOTALL)
-    items = re.compile(rf'"({_QUOTED})"|([^"\\{{}}{mark}]++)', re.DOTALL)
-    pieces = re.compile(rf'"({_QUOTED})"|([^"\\{{}}{mark}]++)|([{{}}{mark}])', re.DOTALL)
+    item = rf'"[^"\\]*"|[^"\\{{}}{mark}]+'
+    flat = re.compile(rf"\{{(?:{item})(?:{mark}(?:{item}))*\}}")
+    items = re.compile(rf'"([^"\\]*)"|([^"\\{{}}{mark}]+)')
+    pieces = re.compile(rf"{items.pattern}|([{{}}{mark}])")
 
     def convert(text: str) -> bytes:
         if text[:1] == "[":
             text = text.partition("=")[2]
-        if flat.fullmatch(text) is None:
+        if "\\" in text:
+            text = _without_escapes(text)
+        if len(text) > _SHORT or flat.fullmatch(text) is None:
             return b"[]" if text == "{}" else _nested(text, element, pieces)
         tokens = [_element(quoted, bare, element) for quoted, bare in items.findall(text, 1, len(text) - 1)]
         return b"[" + b", ".join(tokens) + b"]"
@@ -92,23 +93,30 @@ def composite(fields: Sequence[tuple[str, TextConverter]]) -> TextConverter:
 
 
 def _field_values(text: str) -> list[str | None]:
-    if text[:1] != "(":
+    if text[:1] != "(" or text[-1:] != ")":
         raise ValueFormatError("malformed composite text")
-    if '"' not in text and text.find(")") == len(text) - 1 and "\\" not in text and text.find("(", 1) < 0:
+    if '"' not in text:
         return [item or None for item in text[1:-1].split(",")]
     values: list[str | None] = []
-    at, last = 1, ","
-    while last == ",":
-        match = _FIELD.match(text, at)
-        if match is None:
+    at, last = 1, len(text) - 1
+    while True:
+        if text.startswith('"', at):
+            end = text.find('"', at + 1)
+            while end >= 0 and text.startswith('"', end + 1):
+                end = text.find('"', end + 2)
+            # quotes and backslashes are doubled, independently of each other
+            values.append(text[at + 1 : end].replace('""', '"').replace("\\\\", "\\"))
+            at = end + 1
+        else:
+            end = text.find(",", at)
+            end = last if end < 0 else end
+            values.append(text[at:end] or None)
+            at = end
+        if at == last:
+            return values
+        if at == 0 or text[at : at + 1] != ",":
             raise ValueFormatError("malformed composite text")
-        quoted, bare, last = match.groups()
-        # both are doubled independently of each other
-        values.append((bare or None) if quoted is None else quoted.replace('""', '"').replace("\\\\", "\\"))
-        at = match.end()
-    if at != len(text):
-        raise ValueFormatError("malformed composite text")
-    return values
+        at += 1
 
 
 def _nested(text: str, element: TextConverter, pieces: re.Pattern[str]) -> bytes:
@@ -148,7 +156,14 @@ def _nested(text: str, element: TextConverter, pieces: re.Pattern[str]) -> bytes
 def _element(quoted: str, bare: str, element: TextConverter) -> bytes:
     if bare:
         return b"null" if bare == "NULL" else element(bare)
-    if "\\" in quoted:
-        # a backslash and what follows it stand together, so pairs of backslashes can be cut out from the left
-        quoted = "\\".join([part.replace('\\"', '"') for part in quoted.split("\\\\")])
-    return element(quoted)
+    return element(quoted.replace("\0q", '"').replace("\0b", "\\") if "\0" in quoted else quoted)
+
+
+def _without_escapes(text: str) -> str:
+    """Array text with NUL q and NUL b for escaped quotes and backslashes: each quote left is a delimiter.
+
+    Pairs of backslashes may be cut out from the left: a backslash and what follows it stand together.
+    """
+    if "\0" in text:
+        raise ValueFormatError("malformed array text")
+    return text.replace("\\\\", "\0b").replace('\\"', "\0q")

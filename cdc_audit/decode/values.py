@@ -20,7 +20,7 @@ from orjson import JSONDecodeError, loads
 
 from cdc_audit.decode.arrays import TextConverter, array, composite, number_array, vector
 from cdc_audit.decode.built_in_types import ARRAYS, BOX_ARRAY, INT2VECTOR, OIDVECTOR, SCALARS
-from cdc_audit.decode.jsonb import NotJsonbError, ValueFormatError, canonical, number, string
+from cdc_audit.model.jsonb import NotJsonbError, ValueFormatError, canonical, number, string
 from cdc_audit.errors import UnknownTypeError
 from cdc_audit.model.catalog import TypeInfo, TypeKind
 
@@ -114,7 +114,7 @@ def _number_text(text: str) -> bytes:
 
 def _number(raw: bytes) -> bytes:
     digits = raw.replace(b".", b"", 1)
-    if digits.isdigit() or (digits[1:].isdigit() and digits[:1] == b"-" and digits[1:2] != b"0"):
+    if digits.isdigit() or (digits[:1] == b"-" and digits[1:].isdigit() and digits[1:2] != b"0"):
         return raw
     return _NOT_NUMBERS.get(raw) or number(raw)
 
@@ -190,7 +190,8 @@ def _quoted_number_token(token: bytes) -> bytes:
 
 
 def _float_token(token: bytes) -> bytes:
-    if token.replace(b".", b"", 1).isdigit():
+    digits = token.replace(b".", b"", 1)
+    if digits.isdigit() or (digits[:1] == b"-" and digits[1:].isdigit() and digits[1:2] != b"0"):
         return token
     return _quoted_number_token(token)
 
@@ -204,11 +205,7 @@ def _oid_token(token: bytes) -> bytes:
 
 def _bytea_token(token: bytes) -> bytes:
     """wal2json leaves out the backslash and x that the text begins with."""
-    if token.startswith(b'"'):
-        return b'"\\\\x' + token[1:]
-    if token == b"null":
-        return token
-    raise ValueFormatError("not a JSON string")
+    return token.replace(b'"', b'"\\\\x', 1)
 
 
 def _timestamp_token(token: bytes) -> bytes:

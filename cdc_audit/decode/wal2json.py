@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import orjson
 
 from cdc_audit.decode.scope import Scope
 from cdc_audit.decode.toast import may_be_toasted
-from cdc_audit.decode.values import from_wal2json
+from cdc_audit.decode.values import ValueFormatError, from_wal2json
 from cdc_audit.errors import StreamError, UnknownTypeError
 from cdc_audit.model.catalog import Catalog, TableInfo
-from cdc_audit.model.event import Begin, Commit, Event, Message, Row, Shape, Suppressed, Truncate
+from cdc_audit.model.event import Action, Begin, Commit, Event, Message, Row, RowValues, Shape, Suppressed, Truncate
 from cdc_audit.model.lsn import format_lsn, parse_lsn
 
 _VALUE = b',"value":'
@@ -38,7 +38,7 @@ class _Form(NamedTuple):
 
     ``tails`` follow the values; ``fixed_length`` is the length of all that is not value and not the head before the first one.
     ``shape`` is None where the table is out of scope. ``converters`` are (position of the value, converter).
-    ``new`` and ``old`` are the positions of the images' values among all values of the line.
+    ``new`` and ``old`` are the positions of the images' values among all values of the line. ``types`` are all their types.
     """
 
     tails: tuple[bytes, ...]
@@ -47,21 +47,25 @@ class _Form(NamedTuple):
     converters: tuple[tuple[int, Callable[[bytes], bytes]], ...]
     new: slice | list[int]
     old: slice
+    types: frozenset[int]
 
 
 class Wal2JsonDecoder:
     """Turns lines into events, one by one, in stream order. Holds the forms seen so far and the open transaction.
 
     ``encoding`` is Python's name of the server's encoding: the stream's bytes are in it, whatever client_encoding says.
+    ``quoted_numbers`` says that wal2json took the option numeric-data-types-as-string (2.6 and newer).
     """
 
-    def __init__(self, scope: Scope, *, encoding: str = "utf-8") -> None:
+    def __init__(self, scope: Scope, *, encoding: str = "utf-8", quoted_numbers: bool = False) -> None:
         self._scope = scope
+        self._quoted_numbers = quoted_numbers
         self._encoding = "" if encoding == "utf-8" else encoding
         self._catalog = Catalog()
         self._recent: dict[bytes, _Form] = {}  # action and head -> the form last seen with it
         self._forms: dict[bytes, _Form] = {}  # the whole text around the values -> its form
         self._asked: set[bytes] = set()  # forms for which the catalog has been looked up
+        self._refused = b""  # the line whose values did not fit their types as they were known
         self._begin = b""
         self._end_lsn = 0
 
@@ -110,7 +114,7 @@ class Wal2JsonDecoder:
         root, partition = self._root(schema, table)
         if not self._scope.covers((schema, table), root):
             return None
-        return Suppressed(action, *root, partition)  # type: ignore[arg-type]
+        return Suppressed(cast("Action", action), *root, partition)
 
     def _row(self, line: bytes) -> Row | None:
         parts = line.split(_VALUE)
@@ -129,10 +133,33 @@ class Wal2JsonDecoder:
             values = list(map(_removesuffix, parts[1:], form.tails))
         if form.shape is None:
             return None
-        for position, convert in form.converters:
-            values[position] = convert(values[position])
+        try:
+            for position, convert in form.converters:
+                values[position] = convert(values[position])
+        except ValueFormatError:
+            values = self._as_text(form, key, line, parts)
         new = form.new
-        return form.shape, values[new] if type(new) is slice else [values[i] for i in new], values[form.old]  # type: ignore[union-attr]
+        return form.shape, values[new] if type(new) is slice else [values[i] for i in new], values[form.old]
+
+    def _as_text(self, form: _Form, key: bytes, line: bytes, parts: list[bytes]) -> RowValues:
+        """The values of a line whose type was altered since (ALTER TYPE ... ADD ATTRIBUTE, say): what doesn't fit is its text.
+
+        First the types are looked up once more.
+        """
+        if self._refused != line:
+            self._refused = line
+            self._recent.pop(key, None)
+            self._forms.clear()
+            assert form.shape is not None
+            raise UnknownTypeError(form.types, frozenset())
+        values = list(map(_removesuffix, parts[1:], form.tails))
+        for position, convert in form.converters:
+            try:
+                values[position] = convert(values[position])
+            except ValueFormatError:
+                if values[position][:1] != b'"':
+                    raise self._broken("a value does not have its type's form") from None
+        return values
 
     def _form(self, key: bytes, line: bytes, parts: list[bytes]) -> _Form:
         """The form of a line that does not look like the last one of its kind."""
@@ -175,6 +202,7 @@ class Wal2JsonDecoder:
             tuple((i, convert) for i, convert in enumerate(converters) if convert is not None) if in_scope else (),
             positions,
             slice(len(new), len(tails)),
+            frozenset(oid for _, oid in new + old),
         )
 
     def _converters(
@@ -185,7 +213,7 @@ class Wal2JsonDecoder:
         converters: list[Callable[[bytes], bytes] | None] = []
         for oid in oids:
             try:
-                converters.append(from_wal2json(oid, self._catalog.types))
+                converters.append(from_wal2json(oid, self._catalog.types, quoted_numbers=self._quoted_numbers))
             except UnknownTypeError as error:
                 missing |= error.type_oids
         if missing or around not in self._asked:

@@ -143,10 +143,10 @@ class Joiner:
             parts.extend(_split(context or NO_CONTEXT, changes))
         if not parts and (ends or not self._has_started):
             parts = [(self._context or NO_CONTEXT, [])]
-        for number, (context, changes) in enumerate(parts):
+        for number, (context, run) in enumerate(parts):
             last = number == len(parts) - 1
             starts = not self._has_started
-            out.append(Stretch(self._transaction, context, changes, starts, ends and last, not self._is_flowing))
+            out.append(Stretch(self._transaction, context, run, starts, ends and last, not self._is_flowing))
             self._has_started = True
 
 
@@ -173,10 +173,13 @@ _WEAKNESS = {Trust.NONE: 0, Trust.SIGNED: 1, Trust.ASSERTED: 2, Trust.INVALID: 3
 
 
 def _for_event(context: Context, event: ReadEvent) -> Context:
-    """The context of an event: its own, or the transaction's at its place; believed no further than the event itself."""
+    """The context of an event: its own, or the transaction's at its place; believed no further than the event itself.
+
+    Without any context nobody is said to act, however well the event is signed: only its database user is known.
+    """
     if event.context is not None:
         return event.context
-    trust = max(context.trust, event.trust, key=_WEAKNESS.__getitem__)
     if context.trust is Trust.NONE:
+        trust = event.trust if event.trust in (Trust.FORGED, Trust.INVALID) else Trust.NONE
         return Context(trust, db_user=event.db_user, application_name=event.application_name)
-    return context._replace(trust=trust)
+    return context._replace(trust=max(context.trust, event.trust, key=_WEAKNESS.__getitem__))

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 from cdc_audit.errors import NotPermittedError
 from cdc_audit.ops.check import Check, Outcome, Session
-from cdc_audit.postgres import connect
 from cdc_audit.schema import migrate
 from cdc_audit.schema import partitions as migrated
 from cdc_audit.schema.migrate import quoted
@@ -29,8 +28,7 @@ def dsn(session: Session) -> Outcome:
 
 def reachable(session: Session) -> Outcome:
     """The daemon's role can connect."""
-    connection = session.connections["audit"] = connect(session.config.audit.dsn, side="audit")
-    info = connection.info
+    info = session.connect("audit", session.config.audit.dsn).info
     return Outcome("ok", f"connected to database {info.dbname} as {info.user}")
 
 

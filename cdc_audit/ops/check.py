@@ -12,7 +12,7 @@ from psycopg.rows import namedtuple_row
 
 from cdc_audit.config import Config
 from cdc_audit.errors import CdcAuditError
-from cdc_audit.postgres import explain, named_sql
+from cdc_audit.postgres import connect, explain, named_sql
 from cdc_audit.source.facts import SourceFacts
 
 Status: TypeAlias = Literal["ok", "info", "warn", "fail", "skip"]
@@ -70,6 +70,17 @@ class Session:
         """The first of ``rows``, or None."""
         found = self.rows(side, name, **parameters)
         return found[0] if found else None
+
+    def connect(self, side: Side, dsn: str) -> Connection:
+        """Connect with the daemon's DSN. Raises our error, always with a remedy."""
+        try:
+            connection = self.connections[side] = connect(dsn, side=side)
+        except CdcAuditError as error:
+            error.remedy = (
+                error.remedy or f"start that server, or correct host, port and names in [{side}] dsn"
+            )
+            raise
+        return connection
 
     def close(self) -> None:
         """Close what was opened."""

@@ -20,7 +20,7 @@ def in_scope(session: Session) -> Outcome:
         source = session.config.source
         return Outcome(
             "warn",
-            f"no table matches {', '.join(source.tables)} (without {', '.join(source.exclude) or 'any exception'})",
+            f"no table matches {', '.join(source.tables)} (but for {', '.join(source.exclude) or 'none'})",
             "correct the patterns (schema.table, * as wildcard), unless the tables are still to be made",
         )
     return Outcome("ok", f"{len(found)} tables are in scope")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 
 _MOST_SAMPLES = 1024
+_STALE_SECONDS = 10.0
 
 
 class Lag:
@@ -20,6 +21,7 @@ class Lag:
         self._durable_lsn = 0
         self._complete_until = started_at
         self._behind = False
+        self._looked_at = started_at
         self._samples: deque[tuple[float, int]] = deque()  # (seen at, insert position), both rising
 
     def saw_source(self, now: float, insert_lsn: int, confirmed_lsn: int) -> None:
@@ -28,6 +30,7 @@ class Lag:
             self._durable_lsn = 0  # another server, whose positions are behind the old one's
             self._samples.clear()
         self._behind = insert_lsn > confirmed_lsn
+        self._looked_at = now
         self._samples.append((now, insert_lsn))
         if len(self._samples) > _MOST_SAMPLES:
             self._samples = deque(list(self._samples)[::2])  # stuck for hours: coarser steps do
@@ -40,6 +43,11 @@ class Lag:
         while self._samples and self._samples[0][1] <= self._durable_lsn:
             self._complete_until = max(self._complete_until, self._samples.popleft()[0])
 
-    def seconds(self, now: float) -> float:
-        """0 when caught up, else how long ago the last moment is up to which nothing is missing."""
-        return max(0.0, now - self._complete_until) if self._behind else 0.0
+    def seconds(self, now: float, is_streaming: bool = True) -> float:
+        """0 when caught up, else how long ago the last moment is up to which nothing is missing.
+
+        What was caught up, but isn't streaming or couldn't be seen since, may be behind by all that time.
+        """
+        if is_streaming and not self._behind and now - self._looked_at <= _STALE_SECONDS:
+            return 0.0
+        return max(0.0, now - self._complete_until)

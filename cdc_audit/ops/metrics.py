@@ -42,6 +42,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._clock = clock
         self._lag = Lag(clock())
+        self._state = "starting"
         ProcessCollector(registry=self._registry)
         Info(
             f"{_PREFIX}_build",
@@ -85,6 +86,10 @@ class Metrics:
         if committed_at:
             self.last_commit_timestamp_seconds.set(committed_at)
 
+    def state(self, name: str) -> None:
+        """The state as in ``Observer.state``: a standby doesn't know the lag, who waits isn't caught up."""
+        self._state = name
+
     def count(self, counter: Counter, amounts: Mapping[str, int]) -> None:
         """Add amounts by the value of the counter's one label."""
         for label, amount in amounts.items():
@@ -96,9 +101,9 @@ class Metrics:
         )
         self.replication_lag_seconds = self._gauge(
             "replication_lag_seconds",
-            "How long ago the last moment is up to which the trail is complete; 0 if caught up.",
+            "How long ago the last moment is up to which the trail is complete; 0: caught up, NaN: standby.",
         )
-        self.replication_lag_seconds.set_function(lambda: self._lag.seconds(self._clock()))
+        self.replication_lag_seconds.set_function(self._lag_seconds)
         self.slot_retained_bytes = self._gauge(
             "slot_retained_bytes", "WAL that the source keeps because of the slot."
         )
@@ -162,6 +167,11 @@ class Metrics:
         self.warnings_total = self._counter(
             "warnings_total", "Warnings, logged or held back, by event.", "event"
         )
+
+    def _lag_seconds(self) -> float:
+        if self._state == "standby":
+            return math.nan
+        return self._lag.seconds(self._clock(), is_streaming=self._state == "streaming")
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"{_PREFIX}_{name}", text, labels, registry=self._registry)

@@ -89,7 +89,7 @@ def _clock(session: Session, side: Side) -> Outcome:
         direction = "ahead of" if skew > 0 else "behind"
         return Outcome(
             "warn",
-            f"the {side} server's clock is {abs(skew):.0f} s {direction} this host's: lag and latency aren't true",
+            f"the {side} server's clock is {abs(skew):.0f} s {direction} ours: lag and latency are off",
             "run a time service (chrony, systemd-timesyncd) on both",
         )
     return Outcome("ok", f"the {side} server's clock agrees with this host's within {SKEW_SECONDS:.0f} s")

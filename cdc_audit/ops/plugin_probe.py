@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Mapping
@@ -44,7 +45,7 @@ class Probe:
         self._connection.close()
 
     def create_slot(self, patience: float = PATIENCE_SECONDS) -> bool:
-        """Load the plugin into a temporary slot; False if open transactions last longer than ``patience`` seconds.
+        """Load the plugin into a temporary slot; False if open transactions outlast ``patience`` seconds.
 
         The server loads the plugin before it waits, so a plugin that isn't allowed is known either way.
         Raises SettingError with the remedy, NoFreeSlotError if no slot is free.
@@ -52,7 +53,7 @@ class Probe:
         command = sql.SQL("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL {} NOEXPORT_SNAPSHOT").format(
             sql.Identifier(self._slot), sql.Identifier(self._plugin)
         )
-        timer = threading.Timer(patience, self._connection.cancel_safe)
+        timer = threading.Timer(patience, self._cancel)
         timer.start()
         try:
             self._connection.execute(command)
@@ -83,8 +84,13 @@ class Probe:
                 for name in refused:
                     unknown.append(name)
                     del wanted[name]
+                self.create_slot()  # an error ends a session's temporary slots
             else:
                 return tuple(unknown)
+
+    def _cancel(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            self._connection.cancel_safe()
 
     def _start(self, options: Mapping[str, str]) -> sql.Composed:
         pairs = (

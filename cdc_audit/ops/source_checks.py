@@ -8,7 +8,6 @@ from cdc_audit.config import Config
 from cdc_audit.ops.check import Check, Outcome, Session
 from cdc_audit.ops.coverage_checks import coverage_checks
 from cdc_audit.ops.plugin_probe import NoFreeSlotError, Probe
-from cdc_audit.postgres import connect
 from cdc_audit.schema.migrate import quoted
 from cdc_audit.source import facts, install, plugin, sidecar, slot
 from cdc_audit.source.facts import SourceFacts
@@ -31,8 +30,7 @@ def dsn(session: Session) -> Outcome:
 
 def reachable(session: Session) -> Outcome:
     """The daemon's role can connect."""
-    connection = session.connections["source"] = connect(session.config.source.dsn, side="source")
-    session.facts = facts.read(connection)
+    session.facts = facts.read(session.connect("source", session.config.source.dsn))
     return Outcome("ok", f"connected to database {session.facts.database} as {session.facts.user}")
 
 

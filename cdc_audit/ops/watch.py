@@ -15,8 +15,8 @@ from cdc_audit.model.ledger import Receipt
 from cdc_audit.model.lsn import format_lsn
 from cdc_audit.ops import health
 from cdc_audit.ops.metrics import Metrics
+from cdc_audit.ops.reports import Counts, Slot
 from cdc_audit.ops.throttle import Throttle
-from cdc_audit.pipeline.observer import BlockCounts, SlotState
 
 _Method = TypeVar("_Method", bound=Callable[..., None])
 
@@ -84,6 +84,7 @@ class Watch:
         # Time spent waiting for a database isn't time without progress.
         progressed_at = now if name != before.name else before.progressed_at
         self._health = replace(before, name=name, reason=reason, ticked_at=now, progressed_at=progressed_at)
+        self._metrics.state(name)
         if (name, reason) != (before.name, before.reason):
             log = _log().warning if name == "waiting" else _log().info
             log("state_changed", state=name, **({"reason": reason} if reason else {}))
@@ -100,7 +101,7 @@ class Watch:
             _log().warning(event, repeated=count, **facts)
 
     @_unfailing
-    def block_committed(self, receipt: Receipt, counts: BlockCounts, oldest_commit_seconds: float) -> None:
+    def block_committed(self, receipt: Receipt, counts: Counts, oldest_commit_seconds: float) -> None:
         """See ``Observer.block_committed``."""
         block, metrics, now = receipt.block, self._metrics, self._monotonic()
         self._health = replace(self._health, progressed_at=now)
@@ -126,7 +127,7 @@ class Watch:
         self._report_floods(counts, now)
 
     @_unfailing
-    def slot_polled(self, slot: SlotState) -> None:
+    def slot_polled(self, slot: Slot) -> None:
         """See ``Observer.slot_polled``; a change of wal_status is logged."""
         self._metrics.slot(
             active=slot.active,
@@ -148,9 +149,8 @@ class Watch:
 
     @_unfailing
     def reconnected(self, side: str) -> None:
-        """See ``Observer.reconnected``."""
+        """See ``Observer.reconnected``; why is told by ``state``."""
         self._metrics.reconnects_total.labels(side).inc()
-        self._warn("reconnecting", {"side": side})
 
     @_unfailing
     def warned(self, event: str, **facts: object) -> None:
@@ -169,7 +169,7 @@ class Watch:
         if count:
             _log().warning(event, **facts, **({"repeated": count} if count > 1 else {}))
 
-    def _report_floods(self, counts: BlockCounts, now: float) -> None:
+    def _report_floods(self, counts: Counts, now: float) -> None:
         found = [(_SUPPRESSED[0], table, n) for table, n in counts.suppressed_by_table.items()]
         found += [(_WITHOUT_CONTEXT[0], table, n) for table, n in counts.untrusted_by_table.items()]
         found.append((_FORGED[0], "", counts.rows_by_trust.get("forged", 0)))

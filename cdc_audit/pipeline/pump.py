@@ -84,21 +84,24 @@ class Pump:
 
     async def _take(self, received: Received) -> None:
         """One look's messages, all the way into the open block."""
-        events = [await self._decode(item) for item in received.items]
+        events: list[Event | None] = []
+        while len(events) < len(received.items):
+            try:
+                self._decode(received.items, events)
+            except UnknownTypeError as unknown:
+                found = await self._sidecar.look_up(unknown.type_oids, unknown.tables)
+                self._decoder.learn(self._decoder.catalog.with_found(*found))
         if self._joiner.unknown_keys(events):
             self._joiner.learn(await self._sidecar.context_keys())
         for stretch in self._joiner.join(events, received.size, received.sent_at):
             if stretch.transaction.end_lsn > self._resume_lsn:  # else the ledger has it: the slot went back
                 await self._add(stretch)
 
-    async def _decode(self, item: bytes | Notice) -> Event | None:
-        decoder = self._decoder
-        while True:
-            try:
-                return decoder.decode(item) if type(item) is bytes else decoder.decode_notice(item.text)  # type: ignore[union-attr]
-            except UnknownTypeError as unknown:
-                found = await self._sidecar.look_up(unknown.type_oids, unknown.tables)
-                decoder.learn(decoder.catalog.with_found(*found))
+    def _decode(self, items: list[bytes | Notice], events: list[Event | None]) -> None:
+        """Append an event for each item that has none yet; what the decoder must look up first ends it in the middle."""
+        decode, decode_notice = self._decoder.decode, self._decoder.decode_notice
+        for item in items[len(events) :]:
+            events.append(decode(item) if isinstance(item, bytes) else decode_notice(item.text))
 
     async def _add(self, stretch: Stretch) -> None:
         builder = self._builder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 from cdc_audit.config import Config
@@ -22,7 +23,7 @@ from cdc_audit.seal.block import NO_HASH
 from cdc_audit.seal.builder import BlockBuilder, Sealed
 from cdc_audit.sink import ledger
 from cdc_audit.sink.writer import Writer
-from cdc_audit.source.plugin_options import wal2json_options
+from cdc_audit.source.plugin_options import QUOTED_NUMBERS, wal2json_options
 from cdc_audit.source.sidecar import Sidecar
 from cdc_audit.source.stream import Stream
 
@@ -57,22 +58,19 @@ class Session:
 
     async def run(self) -> None:
         """From connecting to the end. Always closes its connections."""
-        try:
-            await self._open_audit()
-            await self._open_source()
+        async with AsyncExitStack() as connections:
+            await self._open_audit(connections)
+            await self._open_source(connections)
             await self._work()
-        finally:
-            for connection in (self._stream, self._sidecar, self._writer):
-                if connection is not None:
-                    await connection.close()
 
-    async def _open_audit(self) -> None:
+    async def _open_audit(self, connections: AsyncExitStack) -> None:
         config = self._config.audit
         self._writer = await Writer.open(config.dsn, config.audit_schema, application_name=self._name)
+        connections.push_async_callback(self._writer.close)
         if not await self._writer.try_lock():
             raise AnotherDaemonError("another daemon writes this ledger", remedy="none: this one takes over when it ends")
 
-    async def _open_source(self) -> None:
+    async def _open_source(self, connections: AsyncExitStack) -> None:
         source = self._config.source
         self._sidecar = await Sidecar.open(
             source.dsn,
@@ -82,9 +80,11 @@ class Session:
             key_file=self._config.context.key_file,
             application_name=f"{self._name} sidecar",
         )
+        connections.push_async_callback(self._sidecar.close)
         self._stream = await Stream.open(
             source.dsn, application_name=f"{self._name} stream", slot=source.slot, plugin=source.plugin
         )
+        connections.push_async_callback(self._stream.close)
 
     async def _reconcile(self) -> tuple[Block, bytes, int]:
         """The ledger's head after whatever had to be written first, its hash, and the source's timeline."""
@@ -130,7 +130,7 @@ class Session:
         timeout = await self._stream.wal_sender_timeout()
         report_interval = min(_REPORT_INTERVAL, timeout / 3) if timeout else _REPORT_INTERVAL
         options = wal2json_options(prefix=config.context.prefix, exclude=source.exclude)
-        await self._stream.start(source.slot, source.plugin, format_lsn(last.end_lsn), options)
+        taken = await self._stream.start(source.slot, source.plugin, last.end_lsn, options)
         joiner = Joiner(prefix=config.context.prefix)
         joiner.learn(await self._sidecar.context_keys())
         delivery = Delivery(self._writer, self._on_receipt)
@@ -138,7 +138,9 @@ class Session:
             config,
             stream=self._stream,
             sidecar=self._sidecar,
-            decoder=Wal2JsonDecoder(Scope(source.tables, source.exclude), encoding=encoding),
+            decoder=Wal2JsonDecoder(
+                Scope(source.tables, source.exclude), encoding=encoding, quoted_numbers=QUOTED_NUMBERS in taken
+            ),
             joiner=joiner,
             builder=BlockBuilder(last, last_hash, timeline=timeline, rules=config.redact.rules),
             delivery=delivery,

@@ -1,6 +1,7 @@
 """Migrations of the audit database: numbered, forward only, all in one transaction.
 
-They run as ``audit_owner``, which owns everything. Doesn't touch rows, and never goes back to an older version.
+They run as ``audit_owner``, which owns everything. Doesn't touch rows, and never goes back to an older
+version.
 """
 
 from __future__ import annotations
@@ -20,18 +21,19 @@ LATEST: int = len(_MIGRATIONS)
 """The version that this program needs."""
 
 _OLDEST_SERVER = 140000
-_REMEDY = "let [audit] admin_dsn name a superuser, or a role with CREATEROLE that may create schemas in that database"
+_REMEDY = "let [audit] admin_dsn name a superuser, or a role with CREATEROLE that may create schemas there"
 
 
 def migrate(connection: Connection, schema: str, writer_login: str | None) -> list[str]:
-    """Bring the schema to ``LATEST``, from nothing or from any older version; returns the names of what was applied.
+    """Bring the schema to ``LATEST``, from nothing or any older version; returns the names of the applied.
 
-    Repeating it is safe, also while another run is at work or the daemon writes: it applies nothing, repairs refusing
-    triggers that were switched off, and makes partitions for this month and the next three. ``writer_login`` is the role of
-    the daemon's DSN: it becomes a member of ``audit_writer`` unless it is a superuser or that role itself. The
-    connection's role becomes a member of ``audit_owner`` unless it is a superuser.
+    Repeating it is safe, also while another run is at work or the daemon writes: it applies nothing, repairs
+    refusing triggers that were switched off, and makes partitions for this month and the next three.
+    ``writer_login`` is the role of the daemon's DSN: it becomes a member of ``audit_writer`` unless it is a
+    superuser or that role itself. The connection's role becomes a member of ``audit_owner`` unless it is a
+    superuser.
 
-    Raises SettingError (server too old, the schema is newer, or isn't ours) and NotPermittedError, with a remedy.
+    Raises SettingError (server too old, schema newer or not ours) and NotPermittedError, with remedies.
     """
     if connection.info.server_version < _OLDEST_SERVER:
         raise SettingError(
@@ -43,7 +45,7 @@ def migrate(connection: Connection, schema: str, writer_login: str | None) -> li
 
 
 def installed_version(connection: Connection, schema: str) -> int | None:
-    """The version of the audit schema, or None if there isn't one. Raises NotPermittedError if the role may not know."""
+    """The version of the audit schema, or None if there isn't one. Raises NotPermittedError."""
     with _explained(f"grant audit_admin to {quoted(connection.info.user)}"):
         if not _one(connection, _SCHEMA["schema_state"], (schema,))[1]:
             return None
@@ -108,7 +110,7 @@ def _make_roles(connection: Connection) -> None:
     unsafe = [str(role) for (role,) in connection.execute(_ROLES["unsafe_roles"]).fetchall()]
     if unsafe:
         raise SettingError(
-            f"audit database: role {unsafe[0]} is a superuser or a member of audit_owner, so it could change the trail",
+            f"audit database: role {unsafe[0]} could change the trail (superuser or member of audit_owner)",
             remedy=f"alter role {unsafe[0]} nosuperuser; revoke audit_owner from {unsafe[0]}",
         )
     connection.execute(_ROLES["join_owner"])
@@ -121,7 +123,8 @@ def _make_schema(connection: Connection, schema: str) -> None:
     if relations:
         raise SettingError(
             f"audit database: schema {schema} is there already and is not cdc-audit's",
-            remedy=f"set [audit] schema to another name, or: alter schema {quoted(schema)} rename to {quoted(schema + '_old')}",
+            remedy="set [audit] schema to another name, or: "
+            f"alter schema {quoted(schema)} rename to {quoted(schema + '_old')}",
         )
     connection.execute(_composed("take_schema" if there else "create_schema", schema))
 
@@ -155,7 +158,7 @@ def _one(
 
 @contextmanager
 def _explained(remedy: str = _REMEDY) -> Iterator[None]:
-    """psycopg's errors as ours; a missing right comes with ``remedy``."""
+    """Errors of psycopg become ours; a missing right comes with ``remedy``."""
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:

@@ -14,7 +14,7 @@ from cdc_audit.postgres import explain, named_sql
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One partition. ``lower`` (inclusive) and ``upper`` (exclusive) are None for the default one, ``rows`` is an estimate."""
+    """One partition. The default one has no ``lower`` (inclusive) and ``upper``; ``rows`` is an estimate."""
 
     name: str
     lower: datetime | None
@@ -29,8 +29,9 @@ _SQL = named_sql("cdc_audit.schema", "sql/schema.sql")
 def ensure_ahead(connection: Connection, schema: str, months_ahead: int = 3) -> list[str]:
     """Make the partitions of this month (UTC) and of ``months_ahead`` after it, where they are missing.
 
-    Returns the months (``2026-11``) that could not have one, because rows of theirs are in the default partition already
-    or because its lock was busy; nothing is lost by that. Needs a member of audit_writer or audit_owner.
+    Returns the months (``2026-11``) that could not have one, because rows of theirs are in the default
+    partition already or because its lock was busy; nothing is lost by that. Needs a member of audit_writer or
+    audit_owner.
     """
     query = sql.SQL(_SQL["ensure_ahead"]).format(schema=sql.Identifier(schema))
     try:
@@ -43,7 +44,7 @@ def ensure_ahead(connection: Connection, schema: str, months_ahead: int = 3) -> 
 
 
 def partitions(connection: Connection, schema: str) -> list[Partition]:
-    """All partitions, oldest first, the default one last; empty if the schema isn't there. Any role may ask."""
+    """All partitions, oldest first, the default one last; none if there is no schema. Any role may ask."""
     try:
         return [Partition(*row) for row in connection.execute(_SQL["partitions"], (schema,)).fetchall()]
     except psycopg.Error as error:

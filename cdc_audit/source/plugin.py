@@ -78,13 +78,17 @@ class _Refusal:
         self.role, self.slot, self.plugin, self.major = role, slot, plugin, major
 
     @property
+    def names_plugin(self) -> bool:
+        return bool(self.plugin) and self.plugin in self.message
+
+    @property
     def text(self) -> str:
         return f"source database: {self.message}" + (f" ({self.state})" if self.state else "")
 
 
 def _not_permitted(refusal: _Refusal) -> CdcAuditError:
-    # The other refusals of this kind name neither plugin nor library.
-    if f'"{refusal.plugin}"' in refusal.message or "output plugin" in refusal.message:
+    # In whatever language: the other refusals of this kind don't name the plugin.
+    if refusal.names_plugin or "output plugin" in refusal.message:
         return plugin_refused(refusal.role, refusal.plugin)
     return not_a_replication_role(refusal.role)
 
@@ -131,7 +135,7 @@ def _not_in_state(refusal: _Refusal) -> CdcAuditError | None:
 
 
 def _file_missing(refusal: _Refusal) -> CdcAuditError:
-    if refusal.plugin in refusal.message:
+    if refusal.names_plugin:
         major = refusal.major or _MAJOR_UNKNOWN
         package = f"apt-get install postgresql-{major}-{refusal.plugin}"
         return SettingError(

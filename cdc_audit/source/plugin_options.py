@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 # Asked for where the plugin knows them; each server that doesn't answers 22023 and names the option.
-OPTIONAL = ("numeric-data-types-as-string",)
+QUOTED_NUMBERS = "numeric-data-types-as-string"
+OPTIONAL = (QUOTED_NUMBERS,)
 _SPECIAL = " ',.*\\"
 
 

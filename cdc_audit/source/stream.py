@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Any, LiteralString, NamedTuple, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, sql
@@ -17,6 +17,7 @@ from psycopg.pq import DiagnosticField
 from psycopg.pq.abc import PGresult
 
 from cdc_audit.errors import StreamError, UnavailableError
+from cdc_audit.model.lsn import format_lsn
 from cdc_audit.postgres import conninfo, explain
 from cdc_audit.source import copyboth
 from cdc_audit.source.plugin import explain_refusal
@@ -75,6 +76,7 @@ class Stream:
         self._sent_at = 0
         self._reply_requested = False
         self._is_reading = False
+        self._socket = -1
 
     @classmethod
     async def open(cls, dsn: str, *, application_name: str, slot: str, plugin: str) -> Stream:
@@ -105,24 +107,30 @@ class Stream:
         unit = str(row[0]).lstrip("0123456789")
         return number * {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}.get(unit, 0.001)
 
-    async def start(self, slot: str, plugin: str, lsn: str, options: dict[str, str]) -> None:
-        """START_REPLICATION at a position. Raises what ``plugin.explain_refusal`` makes of the server's refusal."""
+    async def start(self, slot: str, plugin: str, lsn: int, options: dict[str, str]) -> frozenset[str]:
+        """START_REPLICATION at a position; returns the options that the plugin took.
+
+        Raises what ``plugin.explain_refusal`` makes of the server's refusal.
+        """
         self._slot, self._plugin = slot, plugin
-        cursor = await self._start(lsn, dict(options))
+        taken = dict(options)
+        cursor = await self._start(lsn, taken)
         if cursor.pgresult is None or cursor.pgresult.status != psycopg.pq.ExecStatus.COPY_BOTH:
             raise UnavailableError("source database: START_REPLICATION did not begin to stream")
         self._pgconn.notice_handler = self._on_notice
-        asyncio.get_running_loop().add_reader(self._pgconn.socket, self._readable.set)
+        self._socket = self._pgconn.socket  # asked of libpq again, it is gone when the connection is
+        asyncio.get_running_loop().add_reader(self._socket, self._readable.set)
         self._is_reading = True
+        return frozenset(taken)
 
-    async def _start(self, lsn: str, options: dict[str, str]) -> AsyncCursor:
+    async def _start(self, lsn: int, options: dict[str, str]) -> AsyncCursor:
         """Try with all options, then without those that this plugin's version does not know."""
         while True:
             given = sql.SQL(", ").join(
                 sql.SQL("{} {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in options.items()
             )
             command = sql.SQL("START_REPLICATION SLOT {} LOGICAL {} ({})").format(
-                sql.Identifier(self._slot), sql.SQL(cast("LiteralString", lsn)), given
+                sql.Identifier(self._slot), sql.SQL(format_lsn(lsn)), given
             )
             try:
                 return await self._connection.execute(command)
@@ -192,8 +200,7 @@ class Stream:
         """Drop the connection at once: the slot is free again when the server notices."""
         if self._is_reading:
             self._is_reading = False
-            asyncio.get_running_loop().remove_reader(self._pgconn.socket)
-        self._pgconn.notice_handler = None
+            asyncio.get_running_loop().remove_reader(self._socket)
         await self._connection.close()
 
     def _keepalive(self, data: memoryview | bytes) -> None:

@@ -1,4 +1,4 @@
-"""The question behind ``cdc-audit log``: which rows, newest first. Reads only; how they look is ``trail.render``."""
+"""The question behind ``cdc-audit log``: which rows, newest first. How they look is ``trail.render``."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _BATCH_ROWS = 500
 class LogRow(NamedTuple):
     """One row of ``audit_logs``, all its columns in table order.
 
-    ``created_at`` is ISO 8601 in UTC with microseconds; jsonb columns are the text that PostgreSQL prints; ``row_hash`` is
-    hexadecimal with ``\\x`` before it.
+    ``created_at`` is ISO 8601 in UTC with microseconds; jsonb columns are the text that PostgreSQL prints;
+    ``row_hash`` is hexadecimal, as PostgreSQL prints bytea.
     """
 
     id: int
@@ -58,7 +58,7 @@ class LogRow(NamedTuple):
 class Filters:
     """What is asked for; None: anything. All that are given must hold.
 
-    ``user`` is a user id or an e-mail address, ``field`` a changed column; ``since`` is inclusive, ``until`` exclusive.
+    ``user`` is a user id or an e-mail address, ``field`` a changed column; ``until`` is exclusive.
     """
 
     schema_name: str | None = None
@@ -74,10 +74,10 @@ class Filters:
 
 
 def parse_time(text: str, now: datetime) -> datetime:
-    """A moment, in UTC, from what people type: ISO 8601, ``24h`` or ``7d`` (ago), ``today``, ``yesterday``, ``now``.
+    """A moment, in UTC, from what people type: ISO 8601, ``24h``, ``7d`` (ago), ``today``, ``yesterday``.
 
-    Without an offset, times are UTC. A date, ``today`` and ``yesterday`` mean their first moment. ``now`` is aware.
-    Raises UsageError for anything else.
+    Without an offset, times are UTC. A date, ``today`` and ``yesterday`` mean their first moment. ``now`` is
+    aware. Raises UsageError for anything else.
     """
     word = text.strip().lower()
     midnight = datetime.combine(now.astimezone(UTC).date(), time(), UTC)
@@ -97,7 +97,7 @@ def parse_time(text: str, now: datetime) -> datetime:
 
 
 def parse_table(text: str) -> tuple[str | None, str]:
-    """Schema (None: any) and table of ``table`` or ``schema.table``; a name with a dot in it goes into double quotes.
+    """Schema (None: any) and table of ``table`` or ``schema.table``; names with a dot are in double quotes.
 
     Names are taken as they are: nothing is folded to lower case. Raises UsageError for anything else.
     """
@@ -112,7 +112,7 @@ def parse_table(text: str) -> tuple[str | None, str]:
 def read_log(connection: Connection, schema: str, filters: Filters) -> Iterator[LogRow]:
     """The rows that match, newest first, at most ``filters.limit``. They are fetched as they are consumed.
 
-    Raises NotPermittedError if the role may not read the trail, SettingError if there is no trail, and UnavailableError.
+    Raises NotPermittedError if the role may not read the trail, SettingError if there is none.
     """
     query, values = compose(schema, filters)
     try:

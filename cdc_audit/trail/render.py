@@ -1,6 +1,7 @@
 """Rows of the trail as text: a table for people, JSON lines and CSV for programs. Pure.
 
-Data comes from anybody, so nothing in it can move a terminal's cursor, and nothing in it is a formula in a spreadsheet.
+Data comes from anybody, so nothing in it can move a terminal's cursor, and nothing in it is a formula in a
+spreadsheet.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _GAP = "  "
 _JSONB = ("old_data", "new_data", "context")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _MAX_CELL = 2_000
+_DEEPEST = 6
 
 
 class _Number(str):
@@ -34,10 +36,10 @@ class _Number(str):
 
 
 def table(rows: Sequence[LogRow], width: int) -> Iterator[str]:
-    """Lines of a table that is at most ``width`` columns wide (but not under about 60), with a heading.
+    """Lines of a table that is at most ``width`` columns wide (but not under about 67), with a heading.
 
-    What is cut ends in ``…``. Control characters, escape sequences and invisible characters are shown as ``\\x1b`` and the like.
-    ``notes`` says how far the user can be believed unless that is signed, and what the row lacks.
+    What is cut ends in ``…``. Control characters and invisible characters are escaped. ``notes`` says how far
+    the user can be believed unless that is signed, and what the row lacks.
     """
     cells = [_cells(row) for row in rows]
     widths = _widths([_HEADINGS[:-1], *(row[:-1] for row in cells)], width)
@@ -46,7 +48,7 @@ def table(rows: Sequence[LogRow], width: int) -> Iterator[str]:
 
 
 def json_line(row: LogRow) -> str:
-    """One row as a JSON object of all columns in table order; jsonb nests, with every digit as it is stored."""
+    """One row as a JSON object of all columns in table order; jsonb nests, with every digit."""
     fields = row._asdict()
     for name in _JSONB:
         if fields[name] is not None:
@@ -65,14 +67,14 @@ def csv_lines(rows: Iterable[LogRow]) -> Iterator[str]:
 
 
 def shown(text: str) -> str:
-    """Text in which everything that isn't printed as itself is escaped, so that a terminal only ever prints it."""
+    """Text in which everything that isn't printed as itself is escaped: a terminal only ever prints it."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else _escape(char) for char in text)
 
 
 def changes(row: LogRow) -> str:
-    """What a row says has changed, in one line: ``field: old → new`` of an UPDATE, the values of any other image."""
+    """What has changed, in one line: ``field: old → new`` of an UPDATE, the values of any other image."""
     old, new = _image(row.old_data), _image(row.new_data)
     if row.action == "UPDATE" and row.changed_fields is not None:
         return ", ".join(f"{name}: {_of(old, name)} → {_of(new, name)}" for name in row.changed_fields)
@@ -85,11 +87,7 @@ def changes(row: LogRow) -> str:
 def notes(row: LogRow) -> str:
     """How far the user can be believed, unless signed, and what the row lacks, unless it is full."""
     trust = "no context" if row.context_trust == "none" else row.context_trust
-    return ", ".join(
-        [trust] * (row.context_trust != "signed")
-        + [row.capture] * (row.capture != "full")
-        + ["unchanged " + "+".join(row.unchanged_toast)] * bool(row.unchanged_toast)
-    )
+    return ", ".join([trust] * (row.context_trust != "signed") + [row.capture] * (row.capture != "full"))
 
 
 def _cells(row: LogRow) -> tuple[str, ...]:
@@ -159,14 +157,18 @@ def _of(image: Any, name: str) -> str:
     return _value(image[name]) if isinstance(image, dict) and name in image else "?"
 
 
-def _value(value: Any) -> str:
+def _value(value: Any, depth: int = 0) -> str:
     """A value on one line; strings without quotes, since the table isn't for programs."""
     if isinstance(value, str):
         return value[:_MAX_CELL]
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_value(item)}" for key, item in value.items()) + "}"
+        if depth == _DEEPEST:
+            return "{…}"
+        return "{" + ", ".join(f"{key}: {_value(item, depth + 1)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(_value(item) for item in value) + "]"
+        return (
+            "[…]" if depth == _DEEPEST else "[" + ", ".join(_value(item, depth + 1) for item in value) + "]"
+        )
     return "null" if value is None else "true" if value else "false"
 
 

@@ -112,17 +112,17 @@ def _noted(source: psycopg.Connection, relations: dict[int, _Relation]) -> dict[
     for n, xid, action, record_id in source.execute("select n, xid, action, record_id from oracle.event"):
         numbered[xid].append((n, _event(action, record_id)))
     return {
-        xid: [Noted(content, *_claimed(claims.get(xid, ()), n)) for n, content in sorted(rows)]
+        xid: [_attributed(content, claims.get(xid, ()), n) for n, content in sorted(rows)]
         for xid, rows in numbered.items()
     }
 
 
-def _claimed(claims: Sequence[tuple[int, str, str]], n: int) -> tuple[str, str]:
+def _attributed(content: Content, claims: Sequence[tuple[int, str, str]], n: int) -> Noted:
     """A context counts from its place on; what stands before the first takes the first."""
     if not claims:
-        return "", "none"
+        return Noted(content, "", "none")
     last = [claim for claim in claims if claim[0] < n][-1:] or claims[:1]
-    return last[0][1], last[0][2]
+    return Noted(content, last[0][1], last[0][2])
 
 
 def _wanted(op: str, table: _Relation, old: dict[str, Any] | None, new: dict[str, Any] | None) -> Content:

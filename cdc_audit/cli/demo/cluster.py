@@ -278,9 +278,17 @@ def _new_folder(name: str) -> Path:
 
 
 def _copied(binaries: Binaries, target: Path) -> Binaries:
-    """The installation copied to where the server's account can read it (out of a venv below /root, say)."""
-    shutil.copytree(binaries.folder.parent, target, symlinks=True)
-    return Binaries(target / "bin", binaries.major, binaries.has_wal2json)
+    """The installation copied to where the server's account can read it (out of somebody's home, say)."""
+    installation = binaries.folder.parent
+    package = installation.parent
+    shutil.copytree(installation, target / package.name / installation.name, symlinks=True)
+    libraries = package.with_name(
+        f"{package.name}.libs"
+    )  # what a wheel brings along, found by its relative path
+    if libraries.is_dir():
+        shutil.copytree(libraries, target / libraries.name)
+    folder = target / package.name / installation.name / binaries.folder.name
+    return Binaries(folder, binaries.major, binaries.has_wal2json)
 
 
 def _free_port() -> int:

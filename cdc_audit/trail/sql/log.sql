@@ -40,5 +40,6 @@ created_at < %(until)s
 xid = %(xid)s
 
 -- name: prefer_indexes
--- Of a Bloom index the planner expects little, and may rather read everything.
-select pg_catalog.set_config('enable_seqscan', 'off', true)
+-- Of a Bloom index the planner expects little, and would at times rather read everything; and it takes it that only the first rows
+-- of a cursor are wanted, although limit says how many.
+select pg_catalog.set_config('enable_seqscan', 'off', true), pg_catalog.set_config('cursor_tuple_fraction', '1', true)

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from cdc_audit.decode import built_in_types
-from cdc_audit.decode.jsonb import NotJsonbError, canonical
+from cdc_audit.model.jsonb import NotJsonbError, canonical
 from cdc_audit.decode.values import from_text, from_wal2json
 from cdc_audit.errors import UnknownTypeError
 from cdc_audit.model.catalog import TypeInfo

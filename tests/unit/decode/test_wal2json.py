@@ -1,12 +1,14 @@
 """wal2json's lines, as PostgreSQL 15.20 with wal2json 2.5 prints them, into events."""
 
+from typing import cast
+
 import pytest
 
 from cdc_audit.decode.scope import Scope
 from cdc_audit.decode.wal2json import Wal2JsonDecoder
 from cdc_audit.errors import StreamError, UnknownTypeError
 from cdc_audit.model.catalog import Catalog, TableInfo
-from cdc_audit.model.event import Begin, Commit, Event, Message, Suppressed, Truncate
+from cdc_audit.model.event import Begin, Commit, Event, Message, Row, Suppressed, Truncate
 from cdc_audit.model.lsn import parse_lsn
 
 BEGIN = b'{"action":"B","xid":738,"timestamp":"2026-11-22 19:19:02.555107+00","lsn":"0/1562518","nextlsn":"0/1562688"}'
@@ -30,6 +32,12 @@ def decode(decoder: Wal2JsonDecoder, line: bytes, known: Catalog | None = None) 
         except UnknownTypeError:
             decoder.learn(known or catalog())
     return decoder.decode(line)
+
+
+def decode_row(decoder: Wal2JsonDecoder, line: bytes, known: Catalog | None = None) -> Row:
+    event = decode(decoder, line, known)
+    assert type(event) is tuple
+    return cast("Row", event)
 
 
 def column(name: str, oid: int, value: str) -> str:
@@ -63,8 +71,7 @@ def test_a_commit_that_does_not_fit_its_begin_stops_the_stream() -> None:
 
 
 def test_numerics_keep_every_digit() -> None:
-    event = decode(Wal2JsonDecoder(Scope()), row("I", values(1, "123456789012345678901234567890.10", '"a"')))
-    assert isinstance(event, tuple)
+    event = decode_row(Wal2JsonDecoder(Scope()), row("I", values(1, "123456789012345678901234567890.10", '"a"')))
     assert event[1][1] == b"123456789012345678901234567890.10"
 
 
@@ -72,17 +79,15 @@ def test_text_that_looks_like_the_line_s_own_structure_stays_text() -> None:
     hostile = r'"},{\"name\":\"x\",\"value\":1}],\"pk\":[ \\\" ,\"value\":"'
     decoder = Wal2JsonDecoder(Scope())
     for number in range(3):
-        event = decode(decoder, row("I", values(number, "1", hostile)))
-        assert isinstance(event, tuple)
+        event = decode_row(decoder, row("I", values(number, "1", hostile)))
         assert event[1] == [str(number).encode(), b"1", hostile.encode()]
 
 
 def test_rows_of_one_form_share_one_shape_and_another_form_gets_another() -> None:
     decoder = Wal2JsonDecoder(Scope())
-    first = decode(decoder, row("I", values(1, "1", '"a"')))
-    second = decode(decoder, row("I", values(2, "2.50", "null")))
-    wider = decode(decoder, row("I", values(3, "3", '"c"') + "," + column("more", 16, "true")))
-    assert isinstance(first, tuple) and isinstance(second, tuple) and isinstance(wider, tuple)
+    first = decode_row(decoder, row("I", values(1, "1", '"a"')))
+    second = decode_row(decoder, row("I", values(2, "2.50", "null")))
+    wider = decode_row(decoder, row("I", values(3, "3", '"c"') + "," + column("more", 16, "true")))
     assert first[0] is second[0]
     assert wider[0] is not first[0]
     assert second[1] == [b"2", b"2.50", b"null"]
@@ -90,8 +95,7 @@ def test_rows_of_one_form_share_one_shape_and_another_form_gets_another() -> Non
 
 
 def test_replica_identity_full_gives_both_images_and_the_key() -> None:
-    event = decode(Wal2JsonDecoder(Scope()), row("U", values(1, "2", '"b"'), values(1, "1", '"a"')))
-    assert isinstance(event, tuple)
+    event = decode_row(Wal2JsonDecoder(Scope()), row("U", values(1, "2", '"b"'), values(1, "1", '"a"')))
     shape, new, old = event
     assert (shape.old_is_full, shape.key, shape.unchanged_toast) == (True, ("id",), ())
     assert (new, old) == ([b"1", b"2", b'"b"'], [b"1", b"1", b'"a"'])
@@ -99,8 +103,7 @@ def test_replica_identity_full_gives_both_images_and_the_key() -> None:
 
 def test_with_a_full_old_image_an_unchanged_toast_value_is_copied_from_it() -> None:
     new = ",".join([column("id", 23, "1"), column("price", 1700, "2")])
-    event = decode(Wal2JsonDecoder(Scope()), row("U", new, values(1, "1", '"long"')))
-    assert isinstance(event, tuple)
+    event = decode_row(Wal2JsonDecoder(Scope()), row("U", new, values(1, "1", '"long"')))
     assert event[0].new_columns == ("id", "price", "name")
     assert event[0].unchanged_toast == ()
     assert event[1] == [b"1", b"2", b'"long"']
@@ -108,30 +111,26 @@ def test_with_a_full_old_image_an_unchanged_toast_value_is_copied_from_it() -> N
 
 def test_without_one_it_is_absent_and_named_never_null() -> None:
     new = ",".join([column("id", 23, "1"), column("price", 1700, "2")])
-    event = decode(Wal2JsonDecoder(Scope()), row("U", new, column("id", 23, "1")))
-    assert isinstance(event, tuple)
+    event = decode_row(Wal2JsonDecoder(Scope()), row("U", new, column("id", 23, "1")))
     shape = event[0]
     assert (shape.old_is_full, shape.new_columns, shape.unchanged_toast) == (False, ("id", "price"), ("name",))
 
 
 def test_a_delete_with_only_its_key_is_partial_and_with_all_columns_full() -> None:
     decoder = Wal2JsonDecoder(Scope())
-    key_only = decode(decoder, row("D", identity=column("id", 23, "1")))
-    whole = decode(decoder, row("D", identity=values(1, "1", '"a"')))
-    assert isinstance(key_only, tuple) and isinstance(whole, tuple)
+    key_only = decode_row(decoder, row("D", identity=column("id", 23, "1")))
+    whole = decode_row(decoder, row("D", identity=values(1, "1", '"a"')))
     assert (key_only[0].old_is_full, whole[0].old_is_full) == (False, True)
 
 
 def test_an_update_without_any_identity_is_taken_and_marked_partial() -> None:
-    event = decode(Wal2JsonDecoder(Scope()), row("U", values(1, "2", '"b"')))
-    assert isinstance(event, tuple)
+    event = decode_row(Wal2JsonDecoder(Scope()), row("U", values(1, "2", '"b"')))
     assert (event[0].old_columns, event[0].old_is_full, event[2]) == ((), False, [])
 
 
 def test_a_leaf_partition_is_named_after_its_root() -> None:
     leaf = TableInfo("public", "t", ("sales", "orders"), "r", COLUMNS)
-    event = decode(Wal2JsonDecoder(Scope()), row("I", values(1, "1", '"a"')), catalog(t=leaf))
-    assert isinstance(event, tuple)
+    event = decode_row(Wal2JsonDecoder(Scope()), row("I", values(1, "1", '"a"')), catalog(t=leaf))
     assert (event[0].schema, event[0].table, event[0].partition) == ("sales", "orders", "t")
 
 
@@ -144,8 +143,7 @@ def test_what_is_excluded_or_a_materialized_view_gives_no_event() -> None:
 
 def test_a_table_without_columns_has_empty_images() -> None:
     line = b'{"action":"I",' + HEAD + b',"columns":[],"pk":[]}'
-    event = decode(Wal2JsonDecoder(Scope()), line)
-    assert isinstance(event, tuple)
+    event = decode_row(Wal2JsonDecoder(Scope()), line)
     assert (event[0].new_columns, event[1]) == ((), [])
 
 
@@ -161,8 +159,7 @@ def test_truncates_messages_and_notices_are_events() -> None:
 
 def test_bytes_of_another_server_encoding_become_utf_8() -> None:
     line = row("I", values(1, "1", '"caf\\u00e9"')).replace(b"\\u00e9", b"\xe9")
-    event = decode(Wal2JsonDecoder(Scope(), encoding="latin-1"), line)
-    assert isinstance(event, tuple)
+    event = decode_row(Wal2JsonDecoder(Scope(), encoding="latin-1"), line)
     assert event[1][2] == '"café"'.encode()
 
 

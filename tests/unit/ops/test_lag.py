@@ -12,6 +12,22 @@ def test_a_caught_up_slot_has_no_lag_however_long_ago_the_last_commit_was() -> N
     assert lag.seconds(90_000.0) == 0.0
 
 
+def test_a_slot_that_nobody_could_look_at_since_it_was_caught_up_may_be_behind_by_all_that_time() -> None:
+    lag = Lag(started_at=0.0)
+    lag.saw_source(1000.0, insert_lsn=50, confirmed_lsn=50)
+    assert [lag.seconds(now) for now in (1010.0, 1011.0, 1600.0)] == [0.0, 11.0, 600.0]
+
+
+def test_a_daemon_that_waits_for_a_database_is_not_caught_up_for_a_second() -> None:
+    lag = Lag(started_at=0.0)
+    lag.saw_source(1000.0, insert_lsn=50, confirmed_lsn=50)
+    assert [lag.seconds(now, is_streaming=False) for now in (1001.0, 1002.0)] == [1.0, 2.0]
+
+
+def test_a_daemon_that_has_never_reached_its_source_lags_from_its_start() -> None:
+    assert Lag(started_at=100.0).seconds(400.0) == 300.0
+
+
 def test_the_lag_rises_with_the_clock_while_nothing_becomes_durable() -> None:
     lag = Lag(started_at=1000.0)
     lag.made_durable(50, 1010.0)

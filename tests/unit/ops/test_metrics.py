@@ -144,6 +144,7 @@ def test_a_slot_without_a_limit_is_safe_and_a_lost_one_is_not(wal_status: str, e
 def test_the_lag_in_seconds_goes_on_rising_between_polls_and_ends_when_caught_up() -> None:
     clock = Clock(1_000_000.0)
     metrics = make(clock)
+    metrics.state("streaming")
     metrics.durable(5000, 999_990.0)
     poll(metrics, lag=10)
     rising = []
@@ -151,6 +152,15 @@ def test_the_lag_in_seconds_goes_on_rising_between_polls_and_ends_when_caught_up
         rising.append(samples(metrics)["replication_lag_seconds",])
     assert rising == [0.0, 60.0, 3600.0]
     poll(metrics, lag=0)
+    assert samples(metrics)["replication_lag_seconds",] == 0.0
+
+
+def test_a_standby_does_not_know_the_lag() -> None:
+    metrics = make()
+    poll(metrics, lag=10)
+    metrics.state("standby")
+    assert math.isnan(samples(metrics)["replication_lag_seconds",])
+    metrics.state("streaming")
     assert samples(metrics)["replication_lag_seconds",] == 0.0
 
 

@@ -164,15 +164,16 @@ def test_a_repeated_warning_is_one_line_a_minute_for_each_table_and_side(
         for _ in range(10):
             watch.warned("context_too_late", table="public.a")
             watch.warned("context_too_late", table="public.b")
+            watch.warned("connection_lost", side="source")
+            watch.warned("connection_lost", side="audit")
             watch.reconnected("source")
-            watch.reconnected("audit")
         clock.now += 61
         watch.ticked()
     said = [
         (entry["event"], entry.get("table") or entry.get("side"), entry.get("repeated")) for entry in logs
     ]
     keys = [("context_too_late", "public.a"), ("context_too_late", "public.b")]
-    keys += [("reconnecting", "source"), ("reconnecting", "audit")]
+    keys += [("connection_lost", "source"), ("connection_lost", "audit")]
     assert said == [(*key, None) for key in keys] + [(*key, 9) for key in keys]
     assert value(metrics, "reconnects_total", "source") == 10
     assert value(metrics, "warnings_total", "context_too_late") == 20

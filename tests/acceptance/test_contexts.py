@@ -1,0 +1,126 @@
+"""Who did it, on a real server: signed, asserted, forged, replayed, oversized; and changes that the plugin hides."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.daemon import DaemonProcess, initialised, until
+from tests.support.databases import Databases
+
+COLUMNS = "record_id, action, user_id, context_trust, capture, context, db_user"
+
+
+@pytest.fixture
+def ready(databases: Databases) -> Databases:
+    databases.source.execute("create table t (id int primary key, v text)", dbname=databases.source_name)
+    databases.source.execute("create table loose (id int, v text)", dbname=databases.source_name)
+    initialised(databases.environment())
+    return databases
+
+
+def trail(databases: Databases, tmp_path: Path, count: int) -> list[tuple[Any, ...]]:
+    """The trail's rows when the daemon has stored so many."""
+    query = f"select {COLUMNS} from audit.audit_logs order by id"
+    with DaemonProcess(databases.environment(BATCH_FLUSH_INTERVAL="0"), tmp_path / "log") as daemon:
+        until(lambda: len(databases.audit.execute(query, dbname=databases.audit_name)) >= count, f"{count} rows")
+        assert daemon.stop() == 0
+    return databases.audit.execute(query, dbname=databases.audit_name)
+
+
+def captured_message(databases: Databases, context: str) -> str:
+    """A signed message's content, as a thief would read it from a slot of his own."""
+    with psycopg.connect(databases.source_dsn, autocommit=True) as source:
+        source.execute("select pg_create_logical_replication_slot('thief', 'test_decoding', true)")
+        source.execute("select cdc_audit.set_context(%s)", (context,))
+        rows = source.execute("select data from pg_logical_slot_get_changes('thief', null, null)").fetchall()
+        source.execute("select pg_drop_replication_slot('thief')")
+    text = next(row[0] for row in rows if "cdc_audit.context" in row[0])
+    return str(text).partition("content:")[2]
+
+
+def test_updates_and_deletes_without_replica_identity_are_suppressed_rows_in_their_transaction_with_their_user(
+    ready: Databases, tmp_path: Path
+) -> None:
+    with psycopg.connect(ready.source_dsn) as source:
+        source.execute("""select cdc_audit.set_context('{"user_id":"u7"}')""")
+        source.execute("insert into t values (1, 'a')")
+        source.execute("insert into loose values (1, 'a')")
+        source.execute("update loose set v = 'b'")
+        source.execute("delete from loose")
+        source.execute("insert into t values (2, 'b')")
+    rows = trail(ready, tmp_path, 5)
+    assert [row[1:5] for row in rows] == [
+        ("INSERT", "u7", "signed", "full"),
+        ("INSERT", "u7", "signed", "full"),
+        ("UPDATE", "u7", "signed", "suppressed"),
+        ("DELETE", "u7", "signed", "suppressed"),
+        ("INSERT", "u7", "signed", "full"),
+    ]
+
+
+def test_a_replayed_a_forged_and_an_oversized_context_are_recognised_and_the_rows_are_there(ready: Databases, tmp_path: Path) -> None:
+    stolen = captured_message(ready, '{"user_id":"boss"}')
+    forged = "v1:" + stolen.split(":")[1] + ":" + "00" * 32 + ":" + stolen.split(":", 3)[3]
+    huge = json.dumps({"user_id": "boss", "x": "y" * 9000})
+    with psycopg.connect(ready.source_dsn) as source:
+        for number, content in enumerate([stolen, forged, huge], 1):
+            source.execute("select pg_logical_emit_message(true, 'cdc_audit.context', %s)", (content,))
+            source.execute("insert into t values (%s, 'x')", (number,))
+            source.commit()
+    rows = trail(ready, tmp_path, 3)
+    assert [(row[2], row[3]) for row in rows] == [(None, "forged"), (None, "forged"), (None, "invalid")]
+    assert rows[0][5] == rows[1][5] == {"claimed": {"user_id": "boss"}}
+    assert rows[2][5] == {"raw": huge[:1024]}
+
+
+def test_set_context_refuses_what_is_too_large_so_that_the_application_knows(ready: Databases) -> None:
+    with psycopg.connect(ready.source_dsn) as source, pytest.raises(psycopg.errors.InvalidParameterValue):
+        source.execute("select cdc_audit.set_context(%s)", (json.dumps({"x": "y" * 9000}),))
+
+
+def test_a_key_that_was_made_while_the_daemon_runs_is_believed_at_once_and_a_retired_one_no_longer(
+    ready: Databases, tmp_path: Path
+) -> None:
+    from cdc_audit.source import install
+
+    query = "select user_id, context_trust from audit.audit_logs order by id"
+    with (
+        DaemonProcess(ready.environment(BATCH_FLUSH_INTERVAL="0"), tmp_path / "log") as daemon,
+        psycopg.connect(ready.source_dsn, autocommit=True) as source,
+    ):
+        daemon.until_ready()
+        for number in (1, 2):
+            with source.transaction():
+                source.execute("select cdc_audit.set_context(%s)", (json.dumps({"user_id": f"u{number}"}),))
+                source.execute("insert into t values (%s, 'x')", (number,))
+            install.rotate_key(source)
+        expected = [("u1", "signed"), ("u2", "signed")]
+        until(lambda: ready.audit.execute(query, dbname=ready.audit_name) == expected, "both are believed")
+
+
+def test_a_context_goes_with_its_savepoint(ready: Databases, tmp_path: Path) -> None:
+    with psycopg.connect(ready.source_dsn) as source:
+        source.execute("""select cdc_audit.set_context('{"user_id":"outer"}')""")
+        with pytest.raises(ZeroDivisionError), source.transaction():
+            source.execute("""select cdc_audit.set_context('{"user_id":"inner"}')""")
+            source.execute("insert into t values (1, 'x')")
+            raise ZeroDivisionError
+        source.execute("insert into t values (2, 'x')")
+    assert [row[:3] for row in trail(ready, tmp_path, 1)] == [("2", "INSERT", "outer")]
+
+
+def test_events_stand_in_the_trail_in_and_outside_of_transactions(ready: Databases, tmp_path: Path) -> None:
+    with psycopg.connect(ready.source_dsn) as source:
+        source.execute("begin read only")
+        source.execute("""select cdc_audit.set_context('{"user_id":"doctor"}')""")
+        source.execute("select cdc_audit.log_event('READ', 'patients', '7')")
+        source.commit()
+        source.execute("""select cdc_audit.log_event('EXPORT', 'patients', null, '{"context":{"user_id":"clerk"}}', false)""")
+        source.rollback()
+    rows = trail(ready, tmp_path, 2)
+    assert [row[:4] for row in rows] == [("7", "READ", "doctor", "signed"), (None, "EXPORT", "clerk", "signed")]

@@ -1,0 +1,276 @@
+"""Doctor on a source that is broken in one way at a time: what it says, and the exact remedy."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import psycopg
+import pytest
+
+from cdc_audit.errors import SettingError
+from cdc_audit.ops.check import Result
+from cdc_audit.ops.plugin_probe import Probe
+from cdc_audit.postgres import connect
+from cdc_audit.source import install
+from tests.integration.ops.patient import Patient
+
+# What the shared test servers lack on purpose: a bound on the WAL held back, and fsync.
+EXPECTED_WARNINGS = {"max_slot_wal_keep_size", "audit_durability"}
+
+
+def by_status(results: dict[str, Result], *statuses: str) -> set[str]:
+    return {name for name, result in results.items() if result.status in statuses}
+
+
+def test_a_healthy_pair_has_no_failed_check_and_no_skipped_one(healthy: Patient) -> None:
+    results = healthy.examine()
+    assert by_status(results, "fail", "skip") == set()
+    assert by_status(results, "warn") == EXPECTED_WARNINGS
+    assert len(results) >= 30
+
+
+def test_doctor_leaves_nothing_behind_and_changes_nothing(healthy: Patient) -> None:
+    before = healthy.on_source("select slot_name, confirmed_flush_lsn from pg_replication_slots order by 1")
+    healthy.examine()
+    assert (
+        healthy.on_source("select slot_name, confirmed_flush_lsn from pg_replication_slots order by 1")
+        == before
+    )
+
+
+def test_without_any_configuration_both_dsns_are_named_and_the_rest_is_skipped(healthy: Patient) -> None:
+    healthy.configure("source", dsn="")
+    healthy.configure("audit", dsn="")
+    results = healthy.examine()
+    assert by_status(results, "fail") == {"source_dsn", "audit_dsn"}
+    assert by_status(results, "ok", "warn", "info") == set()
+    assert "CDC_AUDIT_SOURCE_DSN" in results["source_dsn"].remedy
+    assert results["source_reachable"].message == "not checked, because source_dsn failed"
+    assert results["source_slot"].message == "not checked, because source_reachable was skipped"
+
+
+def test_a_source_that_is_away_is_a_failed_check_and_the_audit_side_is_still_checked(
+    healthy: Patient,
+) -> None:
+    healthy.configure("source", dsn="host=/nonexistent dbname=d user=u password=hunter2")
+    results = healthy.examine()
+    assert by_status(results, "fail") == {"source_reachable"}
+    assert "hunter2" not in results["source_reachable"].message
+    assert results["audit_triggers"].status == "ok"
+    assert results["ledger_position"].status == "skip"
+
+
+def test_a_wrong_database_name_names_the_key_to_correct(healthy: Patient) -> None:
+    healthy.configure("source", dsn=healthy.databases.source.dsn("no_such_database", healthy.reader))
+    result = healthy.examine()["source_reachable"]
+    assert "no_such_database" in result.message
+    assert result.remedy.startswith("start that server, or correct") or "database name" in result.remedy
+    assert "[source] dsn" in result.remedy
+
+
+def test_a_role_without_replication_is_told_the_statement_and_the_plugin_is_not_tried(
+    patient: Patient,
+) -> None:
+    patient.on_source(f'alter role "{patient.reader}" noreplication')
+    results = patient.examine()
+    assert results["source_role"].status == "fail"
+    assert results["source_role"].remedy == f'alter role "{patient.reader}" replication;'
+    assert results["output_plugin"] == Result(
+        "output_plugin", "skip", "not checked, because source_role failed", ""
+    )
+
+
+def test_a_superuser_as_reader_is_too_much(healthy: Patient) -> None:
+    healthy.configure("source", dsn=healthy.databases.source_dsn)
+    result = healthy.examine()["source_role"]
+    assert (result.status, "create role" in result.remedy) == ("warn", True)
+
+
+def test_a_plugin_that_is_not_allowed_gets_the_least_statement_that_allows_it_first(patient: Patient) -> None:
+    known = patient.on_source("select 1 from pg_settings where name = 'output_plugin_libraries'")
+    if not known:
+        pytest.skip("this minor of PostgreSQL doesn't restrict output plugins")
+    patient.on_source(f'alter role "{patient.reader}" set output_plugin_libraries = pgoutput')
+    results = patient.examine()
+    assert results["output_plugin"].status == "fail"
+    assert results["output_plugin"].remedy.startswith(
+        f'alter role "{patient.reader}" set output_plugin_libraries = pgoutput, wal2json;'
+    )
+    assert "alter system set output_plugin_libraries = pgoutput, test_decoding, wal2json;" in (
+        results["output_plugin"].remedy
+    )
+    assert results["plugin_options"].status == "skip"
+    patient.on_source(results["output_plugin"].remedy.partition(" or,")[0])
+    assert patient.examine()["output_plugin"].status == "ok"
+
+
+def test_a_plugin_that_is_not_installed_gets_the_name_of_its_package(patient: Patient) -> None:
+    if patient.on_source("select 1 from pg_settings where name = 'output_plugin_libraries'"):
+        patient.on_source(f'alter role "{patient.reader}" set output_plugin_libraries = no_such_plugin')
+    probe = Probe(patient.config().source.dsn, slot="s", plugin="no_such_plugin", major=15)
+    with pytest.raises(SettingError) as caught:
+        probe.create_slot()
+    probe.close()
+    assert "apt-get install postgresql-15-no_such_plugin" in str(caught.value.remedy)
+
+
+def test_a_transaction_that_stays_open_does_not_keep_doctor_waiting(healthy: Patient) -> None:
+    with connect(healthy.databases.source_dsn, side="source") as busy, busy.transaction():
+        busy.execute("select pg_current_xact_id()")
+        probe = Probe(healthy.config().source.dsn, slot="s", plugin="wal2json", major=15)
+        assert probe.create_slot(patience=0.2) is False
+        probe.close()
+
+
+def test_pgoutput_is_tried_without_the_options_of_wal2json(healthy: Patient) -> None:
+    healthy.configure("source", plugin="pgoutput")
+    results = healthy.examine()
+    assert results["output_plugin"].status == "ok"
+    assert "plugin_options" not in results
+    assert results["source_slot"].status == "fail"
+    assert 'set [source] plugin = "wal2json"' in results["source_slot"].remedy
+
+
+def test_a_missing_slot_is_made_by_slot_create(healthy: Patient) -> None:
+    healthy.configure("source", slot="not_there")
+    results = healthy.examine()
+    assert results["source_slot"].status == "fail"
+    assert results["source_slot"].remedy == "cdc-audit slot create"
+    assert results["ledger_position"].status == "skip"
+
+
+def test_a_physical_slot_of_that_name_is_refused(healthy: Patient) -> None:
+    name = f"physical_{healthy.databases.source_name}"
+    healthy.on_source(f"select pg_create_physical_replication_slot('{name}')")
+    healthy.configure("source", slot=name)
+    try:
+        assert healthy.examine()["source_slot"].status == "fail"
+    finally:
+        healthy.on_source(f"select pg_drop_replication_slot('{name}')")
+
+
+def test_a_slot_of_another_database_is_refused(healthy: Patient) -> None:
+    other = healthy.databases.source.create_database()
+    name = f"slot_{other}"
+    healthy.databases.source.execute(
+        f"select pg_create_logical_replication_slot('{name}', 'wal2json')", dbname=other
+    )
+    healthy.configure("source", slot=name)
+    try:
+        result = healthy.examine()["source_slot"]
+        assert (result.status, other in result.message) == ("fail", True)
+    finally:
+        healthy.databases.source.execute(f"select pg_drop_replication_slot('{name}')", dbname=other)
+        healthy.databases.source.execute(f'drop database "{other}"')
+
+
+def test_tables_without_identity_are_named_up_to_ten_with_a_command_each(patient: Patient) -> None:
+    for number in range(12):
+        patient.on_source(f"create table public.bare_{number:02} (a int)")
+    result = patient.examine()["tables_without_identity"]
+    assert result.status == "warn"
+    assert "12 tables: public.bare_00, " in result.message
+    assert "public.bare_09 and 2 more" in result.message
+    lines = result.remedy.splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "cdc-audit source tables --set-full 'public.bare_00'"
+
+
+def test_tables_without_full_images_are_an_information(patient: Patient) -> None:
+    patient.on_source("create table public.keyed (id int primary key)")
+    result = patient.examine()["tables_without_full_images"]
+    assert result.status == "info"
+    assert result.remedy == "cdc-audit source tables --set-full 'public.keyed'"
+
+
+def test_an_unlogged_table_can_be_set_logged_and_an_excluded_one_is_not_looked_at(patient: Patient) -> None:
+    patient.on_source('create unlogged table public."Odd one" (id int primary key)')
+    patient.on_source("create unlogged table public.scratch (id int primary key)")
+    patient.configure("source", exclude=["public.scratch"])
+    result = patient.examine()["tables_unlogged"]
+    assert result.status == "warn"
+    assert result.remedy == 'alter table "public"."Odd one" set logged;'
+
+
+def test_patterns_that_match_no_table_are_a_warning(healthy: Patient) -> None:
+    healthy.configure("source", tables=["shopp.*"])
+    result = healthy.examine()["tables_in_scope"]
+    assert (result.status, "shopp.*" in result.message) == ("warn", True)
+
+
+def test_a_wal_sender_that_never_times_out_is_a_warning(patient: Patient) -> None:
+    patient.on_source(f'alter role "{patient.reader}" set wal_sender_timeout = 0')
+    result = patient.examine()["wal_sender_timeout"]
+    assert (result.status, "wal_sender_timeout = '60s'" in result.remedy) == ("warn", True)
+
+
+def test_a_database_that_is_not_utf8_is_a_warning(healthy: Patient) -> None:
+    name = f"latin_{healthy.databases.source_name}"
+    healthy.databases.source.execute(
+        f"create database \"{name}\" encoding 'LATIN1' locale 'C' template template0"
+    )
+    healthy.configure("source", dsn=healthy.databases.source.dsn(name, healthy.reader))
+    try:
+        results = healthy.examine()
+        assert (results["source_encoding"].status, "LATIN1" in results["source_encoding"].message) == (
+            "warn",
+            True,
+        )
+        assert results["source_functions"].remedy == "cdc-audit source install"
+        assert results["context_keys"].status == "skip"
+    finally:
+        healthy.databases.source.execute(f'drop database "{name}"')
+
+
+def test_older_source_functions_are_installed_again_and_newer_ones_need_a_newer_program(
+    patient: Patient,
+) -> None:
+    for version, remedy in ((0, "cdc-audit source install"), (99, "upgrade cdc-audit on this machine")):
+        patient.on_source(
+            "create or replace function cdc_audit.version() returns integer "
+            f"language sql immutable parallel safe as $$ select {version} $$"
+        )
+        result = patient.examine()["source_functions"]
+        assert (result.status, result.remedy) == ("warn", remedy)
+
+
+def test_functions_that_send_another_prefix_than_the_daemon_reads_are_a_failure(healthy: Patient) -> None:
+    healthy.configure("context", prefix="other")
+    result = healthy.examine()["source_functions"]
+    assert (result.status, result.remedy) == ("fail", "cdc-audit source install")
+
+
+def test_everybodys_right_to_emit_messages_is_a_warning_with_the_command(patient: Patient) -> None:
+    patient.on_source("grant execute on function pg_logical_emit_message(boolean, text, text) to public")
+    result = patient.examine()["emit_right"]
+    assert (result.status, result.remedy) == ("warn", "cdc-audit source install --revoke-emit")
+
+
+def test_a_daemon_that_may_not_read_the_keys_is_told_the_grant_or_reads_a_file(
+    patient: Patient, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    patient.on_source(f'revoke select on cdc_audit.context_key from "{patient.reader}"')
+    result = patient.examine()["context_keys"]
+    assert result.status == "warn"
+    assert result.remedy.startswith(f'grant select on cdc_audit.context_key to "{patient.reader}";')
+    key_file = tmp_path_factory.mktemp("keys") / "keys"
+    with connect(patient.databases.source_dsn, side="source") as source:
+        key = install.export_keys(source)[0]
+    key_file.write_text(
+        f'{{"key_id": "{key.key_id}", "inner_pad": "{bytes(key.inner_pad).hex()}", '
+        f'"outer_pad": "{bytes(key.outer_pad).hex()}"}}\n'
+    )
+    patient.configure("context", key_file=str(key_file))
+    result = patient.examine()["context_keys"]
+    assert (result.status, result.message) == ("ok", "1 signing keys in [context] key_file")
+    key_file.write_text("garbage")
+    assert patient.examine()["context_keys"].status == "fail"
+
+
+def test_doctor_looks_on_while_a_daemon_reads_the_slot(healthy: Patient) -> None:
+    dsn = healthy.config().source.dsn
+    with closing(psycopg.connect(dsn, autocommit=True, replication="database")) as daemon:
+        daemon.execute(f"START_REPLICATION SLOT {healthy.databases.slot} LOGICAL 0/0")
+        results = healthy.examine()
+    assert by_status(results, "fail", "skip") == set()
+    assert f"read by PID {daemon.info.backend_pid}" in results["source_slot"].message

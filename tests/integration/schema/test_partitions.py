@@ -1,0 +1,172 @@
+"""Monthly partitions: in UTC, once, ahead of time, and never at the price of a row."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from threading import Barrier
+
+import psycopg
+import pytest
+from psycopg import Connection
+
+from cdc_audit.errors import NotPermittedError
+from cdc_audit.schema.partitions import ensure_ahead, partitions
+from tests.integration.schema.conftest import Connect
+from tests.integration.schema.rows import insert
+
+
+def ensure(connection: Connection, month: str) -> bool:
+    row = connection.execute("select audit.ensure_partition(%s::date)", (month,)).fetchone()
+    assert row is not None
+    return bool(row[0])
+
+
+def places(connection: Connection) -> list[tuple[int, str]]:
+    return connection.execute(
+        "select id, tableoid::regclass::text from audit.audit_logs order by id"
+    ).fetchall()
+
+
+def test_a_partition_is_made_once_from_any_day_of_its_month(connect: Connect, audit: Connection) -> None:
+    writer = connect("audit_writer")
+    assert ensure(writer, "2020-02-29")
+    assert ensure(writer, "2020-02-01")
+    names = [one.name for one in partitions(audit, "audit")]
+    assert names.count("audit_logs_2020_02") == 1
+    assert audit.execute(
+        "select relowner::regrole::text from pg_class where relname = 'audit_logs_2020_02'"
+    ).fetchone() == ("audit_owner",)
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/Los_Angeles", "Asia/Kolkata", "UTC"])
+def test_a_month_begins_at_midnight_utc_in_every_session(
+    audit: Connection, connect: Connect, zone: str
+) -> None:
+    writer = connect("audit_writer")
+    writer.execute(
+        "select set_config('timezone', %s, false), set_config('datestyle', 'SQL, DMY', false)", (zone,)
+    )
+    assert ensure(writer, "2020-03-01")
+    insert(writer, id=1, created_at="2020-02-29 23:59:59.999999+00")
+    insert(writer, id=2, created_at="2020-03-01 00:00:00+00")
+    insert(writer, id=3, created_at="2020-03-31 23:59:59.999999+00")
+    insert(writer, id=4, created_at="2020-04-01 00:00:00+00")
+    leaf, rest = "audit.audit_logs_2020_03", "audit.audit_logs_default"
+    assert places(audit) == [(1, rest), (2, leaf), (3, leaf), (4, rest)]
+    (made,) = [one for one in partitions(audit, "audit") if one.name == "audit_logs_2020_03"]
+    assert (made.lower, made.upper) == (datetime(2020, 3, 1, tzinfo=UTC), datetime(2020, 4, 1, tzinfo=UTC))
+
+
+def test_sessions_that_ask_for_one_month_at_once_all_get_it(audit: Connection, connect: Connect) -> None:
+    writers = [connect("audit_writer") for _ in range(4)]
+    for month in ("2020-05-01", "2020-06-01", "2020-07-01"):
+        start = Barrier(len(writers))
+
+        def ask(writer: Connection, month: str = month, start: Barrier = start) -> bool:
+            start.wait(10)
+            return ensure(writer, month)
+
+        with ThreadPoolExecutor(len(writers)) as pool:
+            assert list(pool.map(ask, writers)) == [True] * len(writers)
+    names = [one.name for one in partitions(audit, "audit")]
+    assert {"audit_logs_2020_05", "audit_logs_2020_06", "audit_logs_2020_07"} <= set(names)
+
+
+def test_rows_in_the_default_partition_stay_there_and_are_found(audit: Connection) -> None:
+    insert(audit, created_at="2020-08-31 23:00:00+00")
+    assert not ensure(audit, "2020-08-01")
+    assert ensure(audit, "2020-09-01")
+    insert(audit, id=2, created_at="2020-08-31 23:30:00+00")
+    assert places(audit) == [(1, "audit.audit_logs_default"), (2, "audit.audit_logs_default")]
+    assert audit.execute(
+        "select count(*) from audit.audit_logs where created_at >= '2020-08-01'"
+    ).fetchone() == (2,)
+
+
+def test_a_copy_that_is_still_open_in_another_partition_delays_nothing(
+    audit: Connection, connect: Connect
+) -> None:
+    writer, other = connect("audit_writer"), connect("audit_writer")
+    ensure(writer, "2020-10-01")
+    with writer.transaction():
+        insert(writer, created_at="2020-10-05 00:00:00+00")
+        other.execute("set statement_timeout = '2s'")
+        assert ensure(other, "2020-11-01")
+    assert places(audit) == [(1, "audit.audit_logs_2020_10")]
+
+
+def test_a_busy_default_partition_is_not_waited_for_and_the_next_call_succeeds(
+    audit: Connection, connect: Connect
+) -> None:
+    writer, other = connect("audit_writer"), connect("audit_writer")
+    with writer.transaction():
+        insert(writer, created_at="2020-12-05 00:00:00+00")
+        assert not ensure(other, "2021-01-01")
+    assert ensure(other, "2021-01-01")
+    assert not ensure(other, "2020-12-01")
+
+
+@pytest.mark.parametrize("month", ["1999-12-31", "5000-01-01"])
+def test_a_month_out_of_all_reason_goes_to_the_default_partition(audit: Connection, month: str) -> None:
+    assert not ensure(audit, month)
+    insert(audit, created_at=f"{month} 00:00:00+00")
+    assert places(audit) == [(1, "audit.audit_logs_default")]
+
+
+@pytest.mark.parametrize("month", [None, "infinity", "-infinity"])
+def test_what_is_no_month_is_refused(audit: Connection, month: str | None) -> None:
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        audit.execute("select audit.ensure_partition(%s::date)", (month,))
+
+
+def test_a_table_that_merely_has_the_name_is_left_alone(audit: Connection) -> None:
+    audit.execute("create table audit.audit_logs_2021_02 (i int)")
+    assert not ensure(audit, "2021-02-01")
+
+
+def test_a_callers_search_path_does_not_reach_into_the_function(audit: Connection, connect: Connect) -> None:
+    audit.execute("create schema evil; grant usage on schema evil to public")
+    audit.execute(
+        "create function evil.to_char(date, text) returns text language plpgsql as $$ begin raise 'trapped'; end $$;"
+        "create function evil.format(text, variadic text[]) returns text language plpgsql as $$ begin raise 'trapped'; end $$"
+    )
+    writer = connect("audit_writer")
+    writer.execute("set search_path = evil, pg_catalog")
+    writer.execute("create temporary table pg_inherits (inhparent oid, inhrelid oid)")
+    assert ensure(writer, "2021-03-01")
+    assert "audit_logs_2021_03" in [one.name for one in partitions(audit, "audit")]
+
+
+def test_months_ahead_are_made_and_those_that_cannot_be_are_named(
+    audit: Connection, connect: Connect
+) -> None:
+    assert ensure_ahead(connect("audit_writer"), "audit", 5) == []
+    found = partitions(audit, "audit")
+    assert len(found) == 7
+    assert found[-1].name == "audit_logs_default"
+    assert found[-1].lower is None
+    assert all(one.upper == following.lower for one, following in zip(found[:-2], found[1:-1], strict=True))
+    (month,) = audit.execute(
+        "select to_char(now() at time zone 'UTC' + interval '8 months', 'YYYY-MM')"
+    ).fetchone() or ("",)
+    insert(audit, created_at=f"{month}-15 00:00:00+00")
+    assert ensure_ahead(audit, "audit", 9) == [month]
+
+
+def test_partitions_tell_their_size_and_rows(audit: Connection) -> None:
+    for number in range(20):
+        insert(audit, id=number, created_at="2020-01-01 00:00:00+00")
+    audit.execute("analyze audit.audit_logs_default")
+    last = partitions(audit, "audit")[-1]
+    assert (last.name, last.rows) == ("audit_logs_default", 20)
+    assert last.bytes > 8192
+    assert partitions(audit, "no_such_schema") == []
+
+
+def test_a_reader_cannot_make_partitions_and_is_told_who_can(audit: Connection) -> None:
+    audit.execute("set role audit_admin")
+    with pytest.raises(NotPermittedError) as caught:
+        ensure_ahead(audit, "audit")
+    assert caught.value.remedy is not None
+    assert "audit_writer" in caught.value.remedy

@@ -1,0 +1,152 @@
+"""Who may do what with the trail, by role and verb."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import psycopg
+import pytest
+from psycopg import Connection
+
+from cdc_audit.schema.migrate import migrate
+from tests.integration.schema.conftest import Connect
+from tests.integration.schema.rows import insert
+
+TABLES = ("audit_logs", "audit_logs_default", "audit_logs_2026_11", "ledger", "schema_version")
+VERBS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
+ALLOWED = {
+    "audit_writer": {
+        ("audit_logs", "INSERT"),
+        ("ledger", "INSERT"),
+        ("ledger", "SELECT"),
+        ("schema_version", "SELECT"),
+    },
+    "audit_admin": {(table, "SELECT") for table in TABLES},
+    "audit_owner": set(product(TABLES, ("SELECT", "INSERT", "REFERENCES", "TRIGGER")))
+    | {("schema_version", "UPDATE"), ("schema_version", "DELETE"), ("schema_version", "TRUNCATE")},
+}
+
+
+@pytest.fixture
+def with_month(audit: Connection) -> Connection:
+    audit.execute("select audit.ensure_partition('2026-11-30')")
+    return audit
+
+
+@pytest.mark.parametrize("role", list(ALLOWED))
+def test_each_role_has_exactly_its_rights_on_each_table(with_month: Connection, role: str) -> None:
+    granted = {
+        (table, verb)
+        for table, verb in product(TABLES, VERBS)
+        if with_month.execute(
+            "select has_table_privilege(%s, 'audit.' || %s, %s) or (%s in ('SELECT', 'INSERT', 'UPDATE', 'REFERENCES')"
+            " and has_any_column_privilege(%s, 'audit.' || %s, %s))",
+            (role, table, verb, verb, role, table, verb),
+        ).fetchone()
+        == (True,)
+    }
+    assert granted == ALLOWED[role]
+
+
+def test_public_has_nothing(with_month: Connection) -> None:
+    acls = with_month.execute(
+        "select relname::text from pg_class, aclexplode(relacl) where relnamespace = 'audit'::regnamespace and grantee = 0"
+        " union all select proname::text from pg_proc, aclexplode(coalesce(proacl, acldefault('f', proowner)))"
+        " where pronamespace = 'audit'::regnamespace and grantee = 0"
+        " union all select nspname::text from pg_namespace, aclexplode(nspacl) where nspname = 'audit' and grantee = 0"
+    ).fetchall()
+    assert acls == []
+
+
+def test_only_the_writer_and_the_owner_can_make_partitions(with_month: Connection) -> None:
+    for role, allowed in (("audit_writer", True), ("audit_owner", True), ("audit_admin", False)):
+        assert with_month.execute(
+            "select has_function_privilege(%s, 'audit.ensure_partition(date)', 'EXECUTE')", (role,)
+        ).fetchone() == (allowed,)
+
+
+def test_the_roles_have_no_power_beyond_their_rights(audit: Connection) -> None:
+    assert audit.execute(
+        "select rolname::text, rolcanlogin, rolpassword is not null from pg_authid"
+        " where rolname like 'audit\\_%' and not (rolsuper or rolcreaterole or rolcreatedb or rolreplication or rolbypassrls)"
+        " and rolname in ('audit_owner', 'audit_writer', 'audit_admin') order by 1"
+    ).fetchall() == [
+        ("audit_admin", False, False),
+        ("audit_owner", False, False),
+        ("audit_writer", True, False),
+    ]
+    assert audit.execute(
+        "select pg_has_role('audit_writer', 'audit_owner', 'MEMBER'), pg_has_role('audit_admin', 'audit_owner', 'MEMBER'),"
+        " has_schema_privilege('audit_writer', 'audit', 'CREATE'), has_schema_privilege('audit_admin', 'audit', 'CREATE')"
+    ).fetchone() == (False, False, False, False)
+
+
+WRITER_CAN_NOT = [
+    "select count(*) from audit.audit_logs",
+    "select id from audit.audit_logs_default",
+    "copy audit.audit_logs to stdout",
+    "insert into audit.audit_logs_default select * from audit.audit_logs_default",
+    "update audit.audit_logs set action = ''",
+    "delete from audit.audit_logs",
+    "truncate audit.audit_logs",
+    "drop table audit.audit_logs_default",
+    "alter table audit.audit_logs disable trigger all",
+    "update audit.ledger set kind = ''",
+    "delete from audit.ledger",
+    "truncate audit.ledger",
+    "set session_replication_role = replica",
+    "set role audit_owner",
+    "set role audit_admin",
+    "select audit.protect('audit_logs')",
+    "create table audit.x (i int)",
+    "insert into audit.schema_version values (9, '')",
+]
+
+
+def test_the_writer_can_add_rows_and_blocks_and_nothing_else(audit: Connection, connect: Connect) -> None:
+    writer = connect("audit_writer")
+    with writer.cursor() as cursor, cursor.copy("copy audit.audit_logs (id, created_at, schema_name, table_name, action,"
+                                                " context_trust, capture, commit_lsn, seq, row_hash) from stdin") as copy:  # fmt: skip
+        copy.write(b"1\t2026-11-22 10:00:00+00\tpublic\torders\tINSERT\tnone\tfull\t0/1\t1\t\\\\x00\n")
+    insert(writer, "ledger")
+    assert writer.execute("select block from audit.ledger").fetchall() == [(0,)]
+    assert writer.execute("select max(version) from audit.schema_version").fetchone() == (1,)
+    assert writer.execute("select pg_try_advisory_lock(1)").fetchone() == (True,)
+    for statement in WRITER_CAN_NOT:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            if statement.startswith("copy"):
+                with writer.cursor() as cursor, cursor.copy(statement.encode()) as copy:
+                    list(copy)
+            else:
+                writer.execute(statement.encode())
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        insert(writer, "ledger")
+    assert audit.execute("select count(*) from audit.audit_logs").fetchone() == (1,)
+
+
+def test_a_member_of_audit_admin_reads_everything_and_changes_nothing(audit: Connection) -> None:
+    insert(audit)
+    insert(audit, "ledger")
+    audit.execute("set role audit_admin")
+    assert audit.execute("select id from audit.audit_logs").fetchall() == [(1,)]
+    assert audit.execute("select block from audit.ledger").fetchall() == [(0,)]
+    for statement in (
+        "delete from audit.audit_logs",
+        "truncate audit.ledger",
+        "update audit.ledger set kind = ''",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            audit.execute(statement.encode())
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        insert(audit, id=2)
+
+
+def test_rights_that_were_given_away_to_public_are_taken_back_by_the_next_migration(
+    audit: Connection,
+) -> None:
+    audit.execute("grant all on audit.audit_logs, audit.ledger to public")
+    migrate(audit, "audit", None)
+    assert audit.execute(
+        "select has_table_privilege('audit_writer', 'audit.audit_logs', 'DELETE'),"
+        " has_table_privilege('audit_writer', 'audit.ledger', 'UPDATE')"
+    ).fetchone() == (False, False)
