@@ -20,12 +20,22 @@ class _Section(BaseModel):
 class Source(_Section):
     """``[source]``: the database whose changes are audited."""
 
-    name: str = Field(default="source", min_length=1, description="what this source is called in logs and metrics")
+    name: str = Field(
+        default="source", min_length=1, description="what this source is called in logs and metrics"
+    )
     dsn: str = Field(default="", description="the daemon's connection: a role with REPLICATION")
-    admin_dsn: str = Field(default="", description="for init, slot and source commands, where the daemon's role may not")
-    slot: str = Field(default="cdc_audit", pattern=r"^[a-z0-9_]{1,63}$", description="the logical replication slot")
-    plugin: Literal["wal2json", "pgoutput"] = Field(default="wal2json", description="the slot's output plugin")
-    tables: tuple[_TablePattern, ...] = Field(default=("*.*",), description="what is audited: schema.table, * as wildcard")
+    admin_dsn: str = Field(
+        default="", description="for init, slot and source commands, where the daemon's role may not"
+    )
+    slot: str = Field(
+        default="cdc_audit", pattern=r"^[a-z0-9_]{1,63}$", description="the logical replication slot"
+    )
+    plugin: Literal["wal2json", "pgoutput"] = Field(
+        default="wal2json", description="the slot's output plugin"
+    )
+    tables: tuple[_TablePattern, ...] = Field(
+        default=("*.*",), description="what is audited: schema.table, * as wildcard"
+    )
     exclude: tuple[_TablePattern, ...] = Field(default=(), description="what isn't, although tables names it")
 
     @property
@@ -38,9 +48,14 @@ class Audit(_Section):
     """``[audit]``: the database that keeps the trail."""
 
     dsn: str = Field(default="", description="the daemon's connection: a member of audit_writer")
-    admin_dsn: str = Field(default="", description="for init and schema commands: may create schemas and roles")
+    admin_dsn: str = Field(
+        default="", description="for init and schema commands: may create schemas and roles"
+    )
     audit_schema: str = Field(
-        default="audit", alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="one schema, one source, one ledger"
+        default="audit",
+        alias="schema",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="one schema, one source, one ledger",
     )
     record_reads: bool = Field(default=False, description="write an audit row for each query of the trail")
 
@@ -69,8 +84,12 @@ class Batch(_Section):
 class Context(_Section):
     """``[context]``: who acts."""
 
-    prefix: str = Field(default="cdc_audit", pattern=r"^[A-Za-z0-9_]{1,40}$", description="of the messages' names")
-    key_file: str = Field(default="", description="the signing keys, where the daemon may not read cdc_audit.context_key")
+    prefix: str = Field(
+        default="cdc_audit", pattern=r"^[A-Za-z0-9_]{1,40}$", description="of the messages' names"
+    )
+    key_file: str = Field(
+        default="", description="the signing keys, where the daemon may not read cdc_audit.context_key"
+    )
 
 
 class RedactRule(_Section):
@@ -78,7 +97,9 @@ class RedactRule(_Section):
 
     table: str = Field(default="*.*", pattern=r"^[^.]+\.[^.]+$", description="schema.table, * as wildcard")
     column: str = Field(min_length=1, description="a column's name, * as wildcard")
-    mode: Literal["drop", "mask", "keep"] = Field(description="leave out, replace by [redacted], or leave as it is")
+    mode: Literal["drop", "mask", "keep"] = Field(
+        description="leave out, replace by [redacted], or leave as it is"
+    )
 
 
 class Redact(_Section):
@@ -91,7 +112,9 @@ class Ledger(_Section):
     """``[ledger]``: the proof."""
 
     signing_key_file: str = Field(default="", description="Ed25519 private key, PEM")
-    heartbeat_interval: float = Field(default=30.0, ge=1, le=3600, description="a block even when idle, if WAL moved")
+    heartbeat_interval: float = Field(
+        default=30.0, ge=1, le=3600, description="a block even when idle, if WAL moved"
+    )
     anchors: tuple[str, ...] = Field(default=(), description="where block hashes are kept besides")
 
 
@@ -113,7 +136,9 @@ class Log(_Section):
     """``[log]``: what is said on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "text"] = Field(default="auto", description="auto: text on a terminal, else json")
+    format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="auto: text on a terminal, else json"
+    )
 
 
 class Config(_Section):

@@ -27,7 +27,9 @@ _KEEPALIVE = {
 }
 # libpq gives no SQLSTATE for what goes wrong while connecting, only the server's words.
 _NO_DATABASE = re.compile(r'FATAL: +database "[^"]*" does not exist')
-_NO_LOGIN = re.compile(r"password authentication failed|no pg_hba\.conf entry|no password supplied|FATAL: +role .* does not exist")
+_NO_LOGIN = re.compile(
+    r"password authentication failed|no pg_hba\.conf entry|no password supplied|FATAL: +role .* does not exist"
+)
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 
@@ -49,7 +51,9 @@ def connect(dsn: str, *, side: str, application_name: str = "cdc-audit") -> Conn
 async def connect_async(dsn: str, *, side: str, application_name: str = "cdc-audit") -> AsyncConnection:
     """The same as ``connect``, for the daemon."""
     try:
-        return await AsyncConnection.connect(conninfo(dsn, application_name=application_name), autocommit=True)
+        return await AsyncConnection.connect(
+            conninfo(dsn, application_name=application_name), autocommit=True
+        )
     except psycopg.Error as error:
         raise explain(error, side=side) from error
 
@@ -81,9 +85,15 @@ def explain(error: psycopg.Error, *, side: str) -> CdcAuditError:
     if state == "3D000" or (not state and _NO_DATABASE.search(message)):
         return SettingError(text, remedy=f"correct the database name in [{side}] dsn")
     if state in {"28P01", "28000"} or (not state and _NO_LOGIN.search(message)):
-        return NotPermittedError(text, remedy=f"correct user or password of [{side}] dsn, or pg_hba.conf of that server")
+        return NotPermittedError(
+            text, remedy=f"correct user or password of [{side}] dsn, or pg_hba.conf of that server"
+        )
     if state == "42501":
         return NotPermittedError(text)
-    if not state or state[:2] in {"08", "57", "53", "40", "25", "55"} or isinstance(error, psycopg.OperationalError):
+    if (
+        not state
+        or state[:2] in {"08", "57", "53", "40", "25", "55"}
+        or isinstance(error, psycopg.OperationalError)
+    ):
         return UnavailableError(text)
     return SettingError(text)

@@ -44,7 +44,9 @@ class _Commands(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="cdc-audit")
 def cdc_audit() -> None:
     """A tamper-evident audit trail from a PostgreSQL logical replication slot.
@@ -71,5 +73,8 @@ def main() -> None:
         sys.exit(141)
     except Exception as error:  # not foreseen: say where, but not its text, which may quote a row
         click.echo("".join(traceback.format_tb(error.__traceback__)), err=True, nl=False)
-        click.echo(f"cdc-audit: internal error: {type(error).__name__}; please report it with the lines above", err=True)
+        click.echo(
+            f"cdc-audit: internal error: {type(error).__name__}; please report it with the lines above",
+            err=True,
+        )
         sys.exit(CdcAuditError.exit_code)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
@@ -13,7 +12,7 @@ from cdc_audit.model.lsn import format_lsn
 from cdc_audit.postgres import connect, conninfo, explain
 from cdc_audit.schema import migrate, partitions
 from cdc_audit.sink import ledger
-from cdc_audit.source import facts, install, slot, tables
+from cdc_audit.source import install, slot, tables
 
 
 @click.command("init")
@@ -37,19 +36,21 @@ def command(config: Config) -> None:
 
 def _audit_schema(config: Config, audit: psycopg.Connection) -> None:
     schema = config.audit.audit_schema
-    login = _user(config.audit.dsn) if config.audit.dsn else None
+    login = migrate.login_of(config.audit.dsn)
     applied = migrate.migrate(audit, schema, login)
     partitions.ensure_ahead(audit, schema)
     click.echo(f"audit schema {schema}: " + (f"applied {', '.join(applied)}" if applied else "up to date"))
 
 
 def _source_functions(config: Config, source: psycopg.Connection) -> None:
-    role = _user(config.source.dsn) if config.source.dsn else None
+    role = migrate.login_of(config.source.dsn)
     before = install.install(source, prefix=config.context.prefix, daemon_role=role)
     click.echo("source functions: " + ("installed in schema cdc_audit" if before is None else "up to date"))
 
 
-def _slot_and_ledger(config: Config, source: psycopg.Connection, audit: psycopg.Connection, source_dsn: str) -> None:
+def _slot_and_ledger(
+    config: Config, source: psycopg.Connection, audit: psycopg.Connection, source_dsn: str
+) -> None:
     name, schema = config.source.slot, config.audit.audit_schema
     existed = slot.status(source, name) is not None
     last = ledger.last_block(audit, schema)
@@ -92,7 +93,11 @@ def _identify(source_dsn: str) -> tuple[str, int]:
 
 def _tables(config: Config, source: psycopg.Connection) -> None:
     """Say which tables won't give whole old rows, or none at all."""
-    states = [state for state in tables.tables(source, config.source.tables, config.source.exclude) if state.kind == "table"]
+    states = [
+        state
+        for state in tables.tables(source, config.source.tables, config.source.exclude)
+        if state.kind == "table"
+    ]
     blind = tables.without_identity(states)
     partial = [state for state in states if state.can_capture_changes and not state.can_capture_old]
     click.echo(f"tables in scope: {len(states)}")
@@ -101,15 +106,11 @@ def _tables(config: Config, source: psycopg.Connection) -> None:
     if partial:
         click.echo(f"  {len(partial)} give only the key of the old row: {_some(partial)}")
     if blind or partial:
-        click.echo("  whole old rows: cdc-audit source tables --set-full 'schema.table'  (patterns with * are fine)")
+        click.echo(
+            "  whole old rows: cdc-audit source tables --set-full 'schema.table'  (patterns with * are fine)"
+        )
 
 
 def _some(states: list[tables.TableState]) -> str:
     names = ", ".join(state.name for state in states[:5])
     return names + (", ..." if len(states) > 5 else "")
-
-
-def _user(dsn: str) -> str | None:
-    """The role that a DSN names; None where libpq decides."""
-    user = conninfo_to_dict(dsn).get("user")
-    return str(user) if user else None

@@ -23,8 +23,15 @@ from cdc_audit.pipeline.daemon import Daemon
 @click.command("run")
 @with_config
 @click.option("--check", is_flag=True, help="Check the configuration and exit.")
-@click.option("--accept-gap", metavar="REASON", default="", help="Go on although changes are missing; REASON goes into the ledger.")
-@click.option("--no-standby", is_flag=True, help="Exit 75 if another daemon is active, instead of waiting to take over.")
+@click.option(
+    "--accept-gap",
+    metavar="REASON",
+    default="",
+    help="Go on although changes are missing; REASON goes into the ledger.",
+)
+@click.option(
+    "--no-standby", is_flag=True, help="Exit 75 if another daemon is active, instead of waiting to take over."
+)
 @click.pass_context
 def command(context: click.Context, config: Config, check: bool, accept_gap: str, no_standby: bool) -> None:
     """The daemon: reads the slot, writes the audit database, acknowledges what is durable.
@@ -40,7 +47,9 @@ def command(context: click.Context, config: Config, check: bool, accept_gap: str
         click.echo("the configuration is valid")
         return
     log.configure(config.log.level, config.log.format)
-    metrics = Metrics(version=__version__, psycopg_implementation=psycopg.pq.__impl__, source=config.source.name)
+    metrics = Metrics(
+        version=__version__, psycopg_implementation=psycopg.pq.__impl__, source=config.source.name
+    )
     watch = Watch(metrics, heartbeat_interval=config.ledger.heartbeat_interval)
     server = Server(config.metrics.listen, metrics, watch) if config.metrics.listen else None
     try:

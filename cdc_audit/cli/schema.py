@@ -49,7 +49,7 @@ def migrate_command(config: Config) -> None:
 )
 @with_config
 def status_command(config: Config, *, as_json: bool) -> None:
-    """Show which version is installed and which migrations are pending. Changes nothing."""
+    """Show the version and pending migrations. Changes nothing."""
     schema = config.audit.audit_schema
     with _connection(config) as connection:
         installed = migrate.installed_version(connection, schema)
@@ -76,9 +76,10 @@ def status_command(config: Config, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines: name, lower, upper, rows, bytes.")
 @with_config
 def partitions_command(config: Config, *, ahead: int | None, as_json: bool) -> None:
-    """Show the monthly partitions (bounds in UTC, rows estimated), and make them ahead of time.
+    """Show the monthly partitions, or make them ahead.
 
-    The daemon makes what it needs by itself. A month whose rows are in the default partition stays there.
+    Bounds are in UTC, rows are estimated. The daemon makes what it needs by itself. A month whose rows are in
+    the default partition stays there.
     """
     schema = config.audit.audit_schema
     with _connection(config) as connection:

@@ -15,7 +15,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import click
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from cdc_audit.config import Audit, Batch, Config, Context, Ledger, Log, Metrics, Redact, Source
 from cdc_audit.errors import SettingError
@@ -34,7 +39,9 @@ def load_config(file: Path | None, flags: Mapping[str, Mapping[str, object]] | N
     Raises SettingError that names the first wrong key and where the keys are documented.
     """
     if file is not None and not file.is_file():
-        raise SettingError(f"configuration file {file} does not exist", remedy="correct --config or CDC_AUDIT_CONFIG")
+        raise SettingError(
+            f"configuration file {file} does not exist", remedy="correct --config or CDC_AUDIT_CONFIG"
+        )
     found = file or next((path for path in DEFAULT_FILES if path.is_file()), None)
     try:
         given: dict[str, Any] = dict(flags or {})
@@ -58,7 +65,8 @@ _FLAGS = {
 
 def with_config(function: Callable[Concatenate[Config, _P], _R]) -> Callable[_P, _R]:
     """Give a click command ``--config FILE``, a flag for each of the most needed keys, and the loaded configuration as its
-    first argument."""
+    first argument.
+    """
 
     @functools.wraps(function)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -128,7 +136,9 @@ class _Environment(PydanticBaseSettingsSource):
             if key.endswith("_file") and key.removesuffix("_file") in _keys(section):
                 continue
             is_list = key in {"tables", "exclude", "anchors"}
-            values.setdefault(section, {})[key] = [part.strip() for part in value.split(",")] if is_list else value
+            values.setdefault(section, {})[key] = (
+                [part.strip() for part in value.split(",")] if is_list else value
+            )
         return values
 
 
@@ -173,6 +183,8 @@ def _first_error(error: ValidationError, file: Path | None) -> str:
     name = f"[{where[0]}] {'.'.join(where[1:])}" if len(where) > 1 else where[0]
     source = f"configuration ({file or 'no file'}, environment, flags)"
     if first["type"] == "extra_forbidden":
-        known = ", ".join(_keys(where[0])) if len(where) > 1 and where[0] in _SECTIONS else ", ".join(_SECTIONS)
+        known = (
+            ", ".join(_keys(where[0])) if len(where) > 1 and where[0] in _SECTIONS else ", ".join(_SECTIONS)
+        )
         return f"{source}: unknown key {name}; known are: {known}"
     return f"{source}: {name}: {first['msg']}"

@@ -97,8 +97,8 @@ def drop(config: Config, yes: bool) -> None:
 def recreate(config: Config, reason: str, yes: bool) -> None:
     """Drop the slot, if there is one, create it again, and record in the ledger what the trail misses.
 
-    Can be repeated when it was cut short: a slot that is fit for use and already ahead of the ledger is kept, and
-    the gap recorded.
+    Can be repeated when it was cut short: a slot that is fit for use and already ahead of the ledger is kept,
+    and the gap recorded.
 
     Example: cdc-audit slot recreate --reason "slot was lost: disk full on the source, ticket 4711"
     """

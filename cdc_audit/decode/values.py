@@ -20,9 +20,9 @@ from orjson import JSONDecodeError, loads
 
 from cdc_audit.decode.arrays import TextConverter, array, composite, number_array, vector
 from cdc_audit.decode.built_in_types import ARRAYS, BOX_ARRAY, INT2VECTOR, OIDVECTOR, SCALARS
-from cdc_audit.model.jsonb import NotJsonbError, ValueFormatError, canonical, number, string
 from cdc_audit.errors import UnknownTypeError
 from cdc_audit.model.catalog import TypeInfo, TypeKind
+from cdc_audit.model.jsonb import NotJsonbError, ValueFormatError, canonical, number, string
 
 __all__ = ["TextConverter", "TokenConverter", "ValueFormatError", "from_text", "from_wal2json"]
 

@@ -22,12 +22,25 @@ from cdc_audit.decode.toast import may_be_toasted
 from cdc_audit.decode.values import ValueFormatError, from_wal2json
 from cdc_audit.errors import StreamError, UnknownTypeError
 from cdc_audit.model.catalog import Catalog, TableInfo
-from cdc_audit.model.event import Action, Begin, Commit, Event, Message, Row, RowValues, Shape, Suppressed, Truncate
+from cdc_audit.model.event import (
+    Action,
+    Begin,
+    Commit,
+    Event,
+    Message,
+    Row,
+    RowValues,
+    Shape,
+    Suppressed,
+    Truncate,
+)
 from cdc_audit.model.lsn import format_lsn, parse_lsn
 
 _VALUE = b',"value":'
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[-+.\w]+', re.DOTALL)
-_NOTICE = re.compile(r'no (?:old )?tuple (?:identifier|data) for (INSERT|UPDATE|DELETE) in table "(.*)"\."(.*)"', re.DOTALL)
+_NOTICE = re.compile(
+    r'no (?:old )?tuple (?:identifier|data) for (INSERT|UPDATE|DELETE) in table "(.*)"\."(.*)"', re.DOTALL
+)
 _ACTIONS = {b"I": "INSERT", b"U": "UPDATE", b"D": "DELETE"}
 _MAX_FORMS = 20_000
 _removesuffix = bytes.removesuffix
@@ -103,7 +116,9 @@ class Wal2JsonDecoder:
         try:
             return self._other(action, line, fields)
         except (KeyError, TypeError, ValueError) as error:
-            raise self._broken(f"a message with action {action!r} lacks a field or holds a wrong one") from error
+            raise self._broken(
+                f"a message with action {action!r} lacks a field or holds a wrong one"
+            ) from error
 
     def decode_notice(self, text: str) -> Event | None:
         """The event of a WARNING that the walsender sent between two messages, or None if it says nothing about a row."""
@@ -180,11 +195,15 @@ class Wal2JsonDecoder:
             self._forms[around] = form
         return form
 
-    def _make_form(self, around: bytes, tails: tuple[bytes, ...], skeleton: dict[str, Any], line: bytes) -> _Form:
+    def _make_form(
+        self, around: bytes, tails: tuple[bytes, ...], skeleton: dict[str, Any], line: bytes
+    ) -> _Form:
         try:
             schema, table = skeleton["schema"], skeleton["table"]
             new = [(column["name"], column["typeoid"] & 0xFFFFFFFF) for column in skeleton.get("columns", ())]
-            old = [(column["name"], column["typeoid"] & 0xFFFFFFFF) for column in skeleton.get("identity", ())]
+            old = [
+                (column["name"], column["typeoid"] & 0xFFFFFFFF) for column in skeleton.get("identity", ())
+            ]
             key = tuple(column["name"] for column in skeleton.get("pk", ()))
         except (KeyError, TypeError) as error:
             raise self._broken("a row lacks a field") from error
@@ -194,12 +213,16 @@ class Wal2JsonDecoder:
         self._asked.discard(around)
         info = self._catalog.tables[schema, table]
         shape, positions = _shape(_ACTIONS[line[11:12]], (schema, table), info, new, old, key)
-        in_scope = self._scope.covers((schema, table), (shape.schema, shape.table)) and (info is None or info.kind in "rp")
+        in_scope = self._scope.covers((schema, table), (shape.schema, shape.table)) and (
+            info is None or info.kind in "rp"
+        )
         return _Form(
             tails,
             sum(map(len, tails)) + len(_VALUE) * len(tails),
             shape if in_scope else None,
-            tuple((i, convert) for i, convert in enumerate(converters) if convert is not None) if in_scope else (),
+            tuple((i, convert) for i, convert in enumerate(converters) if convert is not None)
+            if in_scope
+            else (),
             positions,
             slice(len(new), len(tails)),
             frozenset(oid for _, oid in new + old),
@@ -213,7 +236,9 @@ class Wal2JsonDecoder:
         converters: list[Callable[[bytes], bytes] | None] = []
         for oid in oids:
             try:
-                converters.append(from_wal2json(oid, self._catalog.types, quoted_numbers=self._quoted_numbers))
+                converters.append(
+                    from_wal2json(oid, self._catalog.types, quoted_numbers=self._quoted_numbers)
+                )
             except UnknownTypeError as error:
                 missing |= error.type_oids
         if missing or around not in self._asked:
@@ -227,7 +252,9 @@ class Wal2JsonDecoder:
             self._end_lsn = parse_lsn(fields["nextlsn"])
             return Begin(fields["xid"], self._end_lsn, fields["timestamp"])
         if action == b"M":
-            return Message(fields["transactional"], fields["prefix"], fields["content"], parse_lsn(fields["lsn"]))
+            return Message(
+                fields["transactional"], fields["prefix"], fields["content"], parse_lsn(fields["lsn"])
+            )
         if action == b"T":
             name = fields["schema"], fields["table"]
             root, partition = self._root(*name)
@@ -261,7 +288,11 @@ class Wal2JsonDecoder:
             return line.decode("latin-1").encode()
 
     def _broken(self, what: str) -> StreamError:
-        where = f"in the transaction that ends at {format_lsn(self._end_lsn)}" if self._begin else "between transactions"
+        where = (
+            f"in the transaction that ends at {format_lsn(self._end_lsn)}"
+            if self._begin
+            else "between transactions"
+        )
         return StreamError(f"wal2json, {where}: {what}")
 
 
@@ -292,7 +323,9 @@ def _shape(
     return shape, positions
 
 
-def _is_full(new: tuple[str, ...], old: tuple[str, ...], key: tuple[str, ...], info: TableInfo | None) -> bool:
+def _is_full(
+    new: tuple[str, ...], old: tuple[str, ...], key: tuple[str, ...], info: TableInfo | None
+) -> bool:
     """Whether the old image is the whole row. An identity of key columns only is full where the table has no others."""
     if not old or not set(old) >= set(new):
         return False

@@ -71,7 +71,9 @@ def read(content: str, *, kind: str, xid: int | None, keys: Mapping[str, Context
     if keys and not _is_genuine(parts[1], parts[2], parts[3], body, kind, xid, lsn, keys):
         return Said(Trust.FORGED, fields)
     trust = Trust.SIGNED if keys else Trust.ASSERTED
-    return Said(trust, fields, "", _text(body, "session_user"), _text(body, "application_name"), _text(body, "at"))
+    return Said(
+        trust, fields, "", _text(body, "session_user"), _text(body, "application_name"), _text(body, "at")
+    )
 
 
 def to_context(said: Said) -> Context:
@@ -114,7 +116,11 @@ def inet(text: str) -> str:
         return ""
     address = interface.ip
     shown = str(address)
-    if isinstance(address, ipaddress.IPv6Address) and 0x10000 <= int(address) and int(address) >> 32 in (0, 0xFFFF):
+    if (
+        isinstance(address, ipaddress.IPv6Address)
+        and int(address) >= 0x10000
+        and int(address) >> 32 in (0, 0xFFFF)
+    ):
         # IPv4-compatible and IPv4-mapped addresses end in dotted form (inet_net_ntop)
         prefix = "::ffff:" if int(address) >> 32 else "::"
         shown = f"{prefix}{ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)}"
@@ -161,7 +167,11 @@ def _object(text: str, max_bytes: int) -> dict[str, Any] | None:
         if "\\u" in text:  # the only way in for NUL and lone surrogates
             canonical(text)
         value = json.loads(
-            text, parse_float=orjson.Fragment, parse_int=_integer, parse_constant=_refuse, object_pairs_hook=_unique
+            text,
+            parse_float=orjson.Fragment,
+            parse_int=_integer,
+            parse_constant=_refuse,
+            object_pairs_hook=_unique,
         )
     except ValueError:
         return None
@@ -172,7 +182,7 @@ def _integer(text: str) -> int | orjson.Fragment:
     return int(text) if len(text) < 18 else orjson.Fragment(text)
 
 
-def _refuse(text: str) -> None:
+def _refuse(_: str) -> None:
     raise ValueError("not JSON")
 
 

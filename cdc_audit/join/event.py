@@ -38,10 +38,19 @@ def read_event(content: str, *, xid: int | None, keys: Mapping[str, ContextKey],
     """The event in a message. One that can't be read becomes an event ``EVENT`` whose invalid context keeps its text."""
     said = read_context.read(content, kind="event", xid=xid, keys=keys, lsn=lsn)
     action, data = said.fields.get("action"), said.fields.get("data")
-    if said.trust is Trust.INVALID or not isinstance(action, str) or not _ACTION.fullmatch(action) or action in _RESERVED:
+    if (
+        said.trust is Trust.INVALID
+        or not isinstance(action, str)
+        or not _ACTION.fullmatch(action)
+        or action in _RESERVED
+    ):
         invalid = read_context.to_context(read_context.Said(Trust.INVALID, {}, content))
         return ReadEvent(ApplicationEvent("EVENT", "", "", b""), invalid, Trust.INVALID)
-    own = data.pop("context", None) if isinstance(data, dict) and isinstance(data.get("context"), dict) else None
+    own = (
+        data.pop("context", None)
+        if isinstance(data, dict) and isinstance(data.get("context"), dict)
+        else None
+    )
     context = read_context.to_context(said._replace(fields=own)) if own is not None else None
     if own is not None and not data:
         data = None
@@ -49,7 +58,9 @@ def read_event(content: str, *, xid: int | None, keys: Mapping[str, ContextKey],
         text = b"" if data is None else canonical(orjson.dumps(data))
     except NotJsonbError:
         text = b""
-    event = ApplicationEvent(action, _scalar(said.fields.get("table")), _scalar(said.fields.get("record_id")), text)
+    event = ApplicationEvent(
+        action, _scalar(said.fields.get("table")), _scalar(said.fields.get("record_id")), text
+    )
     return ReadEvent(event, context, said.trust, said.db_user, said.application_name, _in_utc(said.at))
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import NamedTuple
 
 
-class Trust(str, Enum):
+class Trust(StrEnum):
     """How far a context can be believed."""
 
     NONE = "none"  # the application said nothing

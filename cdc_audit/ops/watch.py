@@ -13,9 +13,9 @@ import structlog
 
 from cdc_audit.model.ledger import Receipt
 from cdc_audit.model.lsn import format_lsn
+from cdc_audit.model.observer import BlockCounts, SlotState
 from cdc_audit.ops import health
 from cdc_audit.ops.metrics import Metrics
-from cdc_audit.ops.reports import Counts, Slot
 from cdc_audit.ops.throttle import Throttle
 
 _Method = TypeVar("_Method", bound=Callable[..., None])
@@ -101,7 +101,7 @@ class Watch:
             _log().warning(event, repeated=count, **facts)
 
     @_unfailing
-    def block_committed(self, receipt: Receipt, counts: Counts, oldest_commit_seconds: float) -> None:
+    def block_committed(self, receipt: Receipt, counts: BlockCounts, oldest_commit_seconds: float) -> None:
         """See ``Observer.block_committed``."""
         block, metrics, now = receipt.block, self._metrics, self._monotonic()
         self._health = replace(self._health, progressed_at=now)
@@ -127,7 +127,7 @@ class Watch:
         self._report_floods(counts, now)
 
     @_unfailing
-    def slot_polled(self, slot: Slot) -> None:
+    def slot_polled(self, slot: SlotState) -> None:
         """See ``Observer.slot_polled``; a change of wal_status is logged."""
         self._metrics.slot(
             active=slot.active,
@@ -135,7 +135,7 @@ class Watch:
             lag_bytes=slot.lag_bytes,
             retained_bytes=slot.retained_bytes,
             safe_wal_bytes=slot.safe_wal_bytes,
-            confirmed_lsn=slot.confirmed_flush_lsn,
+            confirmed_lsn=slot.settled_lsn,
             tables_without_identity=slot.tables_without_identity,
         )
         now = self._monotonic()
@@ -169,7 +169,7 @@ class Watch:
         if count:
             _log().warning(event, **facts, **({"repeated": count} if count > 1 else {}))
 
-    def _report_floods(self, counts: Counts, now: float) -> None:
+    def _report_floods(self, counts: BlockCounts, now: float) -> None:
         found = [(_SUPPRESSED[0], table, n) for table, n in counts.suppressed_by_table.items()]
         found += [(_WITHOUT_CONTEXT[0], table, n) for table, n in counts.untrusted_by_table.items()]
         found.append((_FORGED[0], "", counts.rows_by_trust.get("forged", 0)))

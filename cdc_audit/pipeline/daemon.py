@@ -10,8 +10,8 @@ import psycopg
 
 from cdc_audit.config import Config
 from cdc_audit.errors import AnotherDaemonError, CdcAuditError, UnavailableError
+from cdc_audit.model.observer import Observer
 from cdc_audit.pipeline import recovery
-from cdc_audit.pipeline.observer import Observer
 from cdc_audit.pipeline.session import Session
 from cdc_audit.postgres import explain
 
@@ -22,7 +22,9 @@ _TICK = 1.0
 class Daemon:
     """``run`` until ``stop`` is called, or until an error that only an operator can mend."""
 
-    def __init__(self, config: Config, observer: Observer, *, accept_gap: str = "", waits: bool = True) -> None:
+    def __init__(
+        self, config: Config, observer: Observer, *, accept_gap: str = "", waits: bool = True
+    ) -> None:
         self._config = config
         self._observer = observer
         self._accept_gap = accept_gap
@@ -36,7 +38,9 @@ class Daemon:
 
     def reload(self, config: Config) -> None:
         """Use the tables and redaction rules of another configuration from here on; the rest stays as it was."""
-        source = self._config.source.model_copy(update={"tables": config.source.tables, "exclude": config.source.exclude})
+        source = self._config.source.model_copy(
+            update={"tables": config.source.tables, "exclude": config.source.exclude}
+        )
         self._config = self._config.model_copy(update={"source": source, "redact": config.redact})
         if self._session is not None:
             self._session.reload(self._config)
@@ -48,7 +52,9 @@ class Daemon:
         try:
             while not self._stopping.is_set():
                 began = time.monotonic()
-                session = self._session = Session(self._config, self._observer, self._stopping.is_set, self._accept_gap)
+                session = self._session = Session(
+                    self._config, self._observer, self._stopping.is_set, self._accept_gap
+                )
                 error = await self._session_error(session)
                 if error is None:
                     return
@@ -94,7 +100,9 @@ class Daemon:
         else:
             side = "audit" if error.message.startswith("audit") else "source"
             self._observer.state("waiting", error.message)
-            self._observer.warned("connection_lost", side=side, reason=error.message, again_in=round(decision.delay, 1))
+            self._observer.warned(
+                "connection_lost", side=side, reason=error.message, again_in=round(decision.delay, 1)
+            )
             self._observer.reconnected(side)
         try:
             await asyncio.wait_for(self._stopping.wait(), decision.delay)

@@ -54,7 +54,15 @@ class Pump:
         self._oldest = 0.0  # when the open block's first rows came in
         self._last_block = time.monotonic()
         self._ledger_lsn = resume_lsn
+        self._idle_lsn = resume_lsn
         self.wants_reply = False
+
+    @property
+    def settled_lsn(self) -> int:
+        """The position through which everything is durable, or was received and had nothing to store."""
+        if self._builder.rows or not self._delivery.is_idle:
+            return 0
+        return self._idle_lsn
 
     def reload(self, config: Config) -> None:
         """Use other tables and redaction rules from the next look on."""
@@ -101,7 +109,8 @@ class Pump:
         """Append an event for each item that has none yet; what the decoder must look up first ends it in the middle."""
         decode, decode_notice = self._decoder.decode, self._decoder.decode_notice
         for item in items[len(events) :]:
-            events.append(decode(item) if isinstance(item, bytes) else decode_notice(item.text))
+            event = decode(item) if isinstance(item, bytes) else decode_notice(item.text)
+            events.append(event)  # one by one: what was decoded before an error is kept
 
     async def _add(self, stretch: Stretch) -> None:
         builder = self._builder
@@ -118,16 +127,21 @@ class Pump:
 
     async def _close_if_due(self, received: Received) -> None:
         builder, now = self._builder, time.monotonic()
+        self._idle_lsn = ack.idle_position(
+            committed_lsn=builder.end_lsn,
+            wal_end=received.wal_end,
+            in_transaction=self._joiner.in_transaction,
+        )
         if builder.is_mid_transaction:
             return
         age = now - self._oldest
         is_dry, is_idle = not received.items, self._delivery.is_idle
-        if batch.is_due(self._config.batch, rows=builder.rows, age=age, is_dry=is_dry, is_writer_idle=is_idle):
+        if batch.is_due(
+            self._config.batch, rows=builder.rows, age=age, is_dry=is_dry, is_writer_idle=is_idle
+        ):
             await self._close("data")
             return
-        idle_lsn = ack.idle_position(
-            committed_lsn=builder.end_lsn, wal_end=received.wal_end, in_transaction=self._joiner.in_transaction
-        )
+        idle_lsn = self._idle_lsn
         if ack.is_heartbeat_due(
             since_last_block=now - self._last_block,
             interval=self._config.ledger.heartbeat_interval,

@@ -73,7 +73,9 @@ def resume(last: Block, source: SourceState, *, plugin: str, accept_gap: str = "
                 f"or slot {source.slot} was made anew",
                 remedy='cdc-audit run --accept-gap "why changes are missing" (writes a gap block, then goes on)',
             )
-        blocks.append(NewBlock("gap", lsn, source.confirmed_flush_lsn, {"reason": accept_gap, "cause": "slot is ahead"}))
+        blocks.append(
+            NewBlock("gap", lsn, source.confirmed_flush_lsn, {"reason": accept_gap, "cause": "slot is ahead"})
+        )
         lsn = source.confirmed_flush_lsn
     return Resumption(lsn, tuple(blocks))
 
@@ -99,4 +101,6 @@ def _switch_point(source: SourceState, timeline: int) -> int:
         match = _HISTORY.match(line)
         if match and int(match[1]) == timeline:
             return parse_lsn(match[2])
-    raise StreamError(f"timeline {source.timeline}'s history does not name timeline {timeline}, which the ledger ends on")
+    raise StreamError(
+        f"timeline {source.timeline}'s history does not name timeline {timeline}, which the ledger ends on"
+    )

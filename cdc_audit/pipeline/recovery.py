@@ -18,7 +18,7 @@ class Retry(NamedTuple):
 
 
 def after(error: CdcAuditError, *, attempt: int, jitter: float) -> Retry | None:
-    """What to do after an error; None is to stop. ``attempt`` counts failures in a row from 1; ``jitter`` is a random number from 0 to 1.
+    """What to do after an error; None is to stop. ``attempt`` counts failures in a row from 1; ``jitter`` is random, 0 to 1.
 
     Delays double from 0.2 to 5 s and are spread over their upper half, so that daemons don't come back in step.
     """

@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from cdc_audit.config import Config
 from cdc_audit.decode.scope import Scope
 from cdc_audit.decode.wal2json import Wal2JsonDecoder
-from cdc_audit.errors import AnotherDaemonError, SettingError, UnavailableError
+from cdc_audit.errors import AnotherDaemonError, CdcAuditError, SettingError, UnavailableError
 from cdc_audit.join.joiner import Joiner
 from cdc_audit.model.ledger import Block, Receipt
 from cdc_audit.model.lsn import format_lsn
+from cdc_audit.model.observer import BlockCounts, Observer, SlotState
 from cdc_audit.pipeline import reconcile
 from cdc_audit.pipeline.delivery import Delivery
-from cdc_audit.pipeline.observer import BlockCounts, Observer, SlotState
 from cdc_audit.pipeline.pump import Pump
 from cdc_audit.seal.block import NO_HASH
 from cdc_audit.seal.builder import BlockBuilder, Sealed
@@ -36,7 +36,9 @@ _POLL_INTERVAL = 1.0
 class Session:
     """Opens in order: audit database, lock, source, slot. ``run`` returns when told to stop and raises what ended it."""
 
-    def __init__(self, config: Config, observer: Observer, should_stop: Callable[[], bool], accept_gap: str = "") -> None:
+    def __init__(
+        self, config: Config, observer: Observer, should_stop: Callable[[], bool], accept_gap: str = ""
+    ) -> None:
         self._config = config
         self._observer = observer
         self._should_stop = should_stop
@@ -59,8 +61,13 @@ class Session:
     async def run(self) -> None:
         """From connecting to the end. Always closes its connections."""
         async with AsyncExitStack() as connections:
-            await self._open_audit(connections)
-            await self._open_source(connections)
+            try:
+                await self._open_audit(connections)
+            except UnavailableError:
+                await self._look_without_audit(connections)
+                raise
+            await self._open_sidecar(connections)
+            await self._open_stream(connections)
             await self._work()
 
     async def _open_audit(self, connections: AsyncExitStack) -> None:
@@ -68,9 +75,11 @@ class Session:
         self._writer = await Writer.open(config.dsn, config.audit_schema, application_name=self._name)
         connections.push_async_callback(self._writer.close)
         if not await self._writer.try_lock():
-            raise AnotherDaemonError("another daemon writes this ledger", remedy="none: this one takes over when it ends")
+            raise AnotherDaemonError(
+                "another daemon writes this ledger", remedy="none: this one takes over when it ends"
+            )
 
-    async def _open_source(self, connections: AsyncExitStack) -> None:
+    async def _open_sidecar(self, connections: AsyncExitStack) -> None:
         source = self._config.source
         self._sidecar = await Sidecar.open(
             source.dsn,
@@ -81,6 +90,9 @@ class Session:
             application_name=f"{self._name} sidecar",
         )
         connections.push_async_callback(self._sidecar.close)
+
+    async def _open_stream(self, connections: AsyncExitStack) -> None:
+        source = self._config.source
         self._stream = await Stream.open(
             source.dsn, application_name=f"{self._name} stream", slot=source.slot, plugin=source.plugin
         )
@@ -93,21 +105,35 @@ class Session:
         system = await self._stream.identify()
         slot = await self._sidecar.slot()
         if slot is None:
-            raise SettingError(f"replication slot {source.slot} does not exist", remedy="cdc-audit slot create")
+            raise SettingError(
+                f"replication slot {source.slot} does not exist", remedy="cdc-audit slot create"
+            )
         last = await self._writer.last_block()
         if last is None:
             start = slot.confirmed_flush_lsn
             first = ledger.before_genesis(system.system_identifier, source.slot, start), NO_HASH
             detail: dict[str, object] = {"database": system.database, "plugin": slot.plugin}
-            last = await self._append(*first, reconcile.NewBlock("genesis", start, start, detail), system.timeline)
+            last = await self._append(
+                *first, reconcile.NewBlock("genesis", start, start, detail), system.timeline
+            )
         history = await self._stream.timeline_history(system.timeline) if system.timeline > 1 else ""
         state = reconcile.SourceState(
-            system.system_identifier, system.timeline, history, source.slot, slot.plugin, slot.confirmed_flush_lsn
+            system.system_identifier,
+            system.timeline,
+            history,
+            source.slot,
+            slot.plugin,
+            slot.confirmed_flush_lsn,
         )
         resumption = reconcile.resume(last[0], state, plugin=source.plugin, accept_gap=self._accept_gap)
         for block in resumption.blocks:
             last = await self._append(*last, block, system.timeline)
-            self._observer.warned("ledger_block", kind=block.kind, start=format_lsn(block.start_lsn), end=format_lsn(block.end_lsn))
+            self._observer.warned(
+                "ledger_block",
+                kind=block.kind,
+                start=format_lsn(block.start_lsn),
+                end=format_lsn(block.end_lsn),
+            )
         return *last, system.timeline
 
     async def _append(
@@ -139,7 +165,9 @@ class Session:
             stream=self._stream,
             sidecar=self._sidecar,
             decoder=Wal2JsonDecoder(
-                Scope(source.tables, source.exclude), encoding=encoding, quoted_numbers=QUOTED_NUMBERS in taken
+                Scope(source.tables, source.exclude),
+                encoding=encoding,
+                quoted_numbers=QUOTED_NUMBERS in taken,
             ),
             joiner=joiner,
             builder=BlockBuilder(last, last_hash, timeline=timeline, rules=config.redact.rules),
@@ -160,7 +188,7 @@ class Session:
             asyncio.create_task(self._pump(pump, delivery)),
             asyncio.create_task(delivery.run()),
             asyncio.create_task(self._report(pump, report_interval)),
-            asyncio.create_task(self._poll()),
+            asyncio.create_task(self._poll(pump)),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -189,11 +217,14 @@ class Session:
         try:
             await asyncio.wait_for(delivery.drained(), STALL_LIMIT)
         except TimeoutError:
-            raise UnavailableError("audit database: the open block could not be finished before stopping") from None
+            raise UnavailableError(
+                "audit database: the open block could not be finished before stopping"
+            ) from None
 
     async def _sit_out(self, delivery: Delivery) -> None:
         """Drop the stream: the source may want to shut down, and the audit database takes nothing. What was handed over goes
-        on being written; then everything begins anew."""
+        on being written; then everything begins anew.
+        """
         assert self._stream
         reason = f"the audit database has not answered for {STALL_LIMIT:.0f} s"
         self._observer.state("waiting", reason)
@@ -218,25 +249,37 @@ class Session:
             except TimeoutError:
                 pass
 
-    async def _poll(self) -> None:
+    async def _poll(self, pump: Pump) -> None:
         """Look at the slot; a source that shuts down ends this connection at once, and so the session."""
-        assert self._sidecar
         while True:
-            slot = await self._sidecar.slot()
-            if slot is None:
-                raise SettingError("the replication slot was dropped", remedy='cdc-audit slot recreate --reason "..."')
-            self._observer.slot_polled(
-                SlotState(
-                    slot.active,
-                    slot.wal_status,
-                    slot.lag_bytes,
-                    slot.retained_bytes,
-                    slot.safe_wal_bytes,
-                    slot.confirmed_flush_lsn,
-                    await self._sidecar.tables_without_identity(),
-                )
-            )
+            await self._look(pump.settled_lsn)
             await asyncio.sleep(_POLL_INTERVAL)
+
+    async def _look(self, settled_lsn: int) -> None:
+        assert self._sidecar
+        slot = await self._sidecar.slot()
+        if slot is None:
+            return
+        settled = max(slot.confirmed_flush_lsn, settled_lsn)
+        self._observer.slot_polled(
+            SlotState(
+                slot.active,
+                slot.wal_status,
+                max(0, slot.confirmed_flush_lsn + slot.lag_bytes - settled),
+                slot.retained_bytes,
+                slot.safe_wal_bytes,
+                settled,
+                await self._sidecar.tables_without_identity(),
+            )
+        )
+
+    async def _look_without_audit(self, connections: AsyncExitStack) -> None:
+        """While the audit database is away the lag still grows: look at the slot once, if the source can be reached."""
+        try:
+            await self._open_sidecar(connections)
+            await self._look(0)
+        except CdcAuditError:
+            pass
 
     def _on_receipt(self, receipt: Receipt, sealed: Sealed) -> None:
         self._durable_lsn = receipt.block.end_lsn
@@ -250,4 +293,6 @@ class Session:
             sealed.redacted_values,
         )
         oldest = sealed.oldest_commit_at
-        self._observer.block_committed(receipt, counts, datetime.fromisoformat(oldest).timestamp() if oldest else 0.0)
+        self._observer.block_committed(
+            receipt, counts, datetime.fromisoformat(oldest).timestamp() if oldest else 0.0
+        )

@@ -72,7 +72,8 @@ class BlockBuilder:
 
     def fits(self, stretch: Stretch) -> bool:
         """Whether a stretch may go into this block: its rows lie in one month's partition, and a transaction that flows in
-        parts has a block of its own, so that none before it waits for its end."""
+        parts has a block of its own, so that none before it waits for its end.
+        """
         if not self.rows or not stretch.starts:
             return True
         return stretch.is_whole and stretch.transaction.committed_at[:7] == self._month

@@ -11,7 +11,15 @@ from collections.abc import Iterable
 
 NULL = b"\\N"
 _SPECIAL = re.compile(rb"[\\\x08-\x0d]")
-_ESCAPED = {b"\\": b"\\\\", b"\b": b"\\b", b"\t": b"\\t", b"\n": b"\\n", b"\v": b"\\v", b"\f": b"\\f", b"\r": b"\\r"}
+_ESCAPED = {
+    b"\\": b"\\\\",
+    b"\b": b"\\b",
+    b"\t": b"\\t",
+    b"\n": b"\\n",
+    b"\v": b"\\v",
+    b"\f": b"\\f",
+    b"\r": b"\\r",
+}
 _ARRAY_QUOTED = re.compile(rb'[{}",\\\s]')
 _ARRAY_SPECIAL = re.compile(rb'["\\]')
 

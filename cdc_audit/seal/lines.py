@@ -64,7 +64,10 @@ class LineWriter:
         """Append a line (with row_hash and line end) and a leaf hash for each change; ids and seqs count up from the first."""
         created_at = transaction.committed_at.encode()
         who = context_fields(context)
-        where = b"%b\t%b" % (str(transaction.xid).encode() if transaction.xid else NULL, format_lsn(transaction.end_lsn).encode())
+        where = b"%b\t%b" % (
+            str(transaction.xid).encode() if transaction.xid else NULL,
+            format_lsn(transaction.end_lsn).encode(),
+        )
         plans = self._plans
         row_id, seq = first_id, first_seq
         untrusted = context.trust.value == "none"

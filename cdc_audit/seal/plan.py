@@ -30,8 +30,8 @@ class Image(NamedTuple):
 class Plan(NamedTuple):
     """What all lines of one shape share, in the order of the line's fields.
 
-    ``names`` is ``schema<tab>table``, ``tail`` is ``capture<tab>unchanged_toast<tab>partition``. ``changed`` are the columns' names as array
-    elements where changed fields can be told (both images whole), else empty. ``record`` makes the record_id field of an
+    ``names`` is ``schema<tab>table``, ``tail`` is ``capture<tab>unchanged_toast<tab>partition``. ``changed`` are the
+    columns' names as array elements where changed fields can be told (both images whole), else empty. ``record`` makes the record_id field of an
     image's values; ``record_in_old`` says of which.
     """
 
@@ -88,7 +88,9 @@ def _picker(positions: list[int]) -> _Pick:
     return itemgetter(*positions)
 
 
-def _record(columns: tuple[str, ...], key: tuple[str, ...], masked: tuple[int, ...]) -> Callable[[RowValues], bytes]:
+def _record(
+    columns: tuple[str, ...], key: tuple[str, ...], masked: tuple[int, ...]
+) -> Callable[[RowValues], bytes]:
     """The record_id field: the key's text, or for a composite key a JSON array of texts in column order."""
     positions = [columns.index(column) for column in key if column in columns]
     if not positions or len(positions) != len(key):

@@ -16,7 +16,19 @@ from cdc_audit.model.pattern import glob, table_glob
 REDACTED = b'"[redacted]"'
 Mode = Literal["keep", "mask", "drop"]
 _WORDS = frozenset(
-    {"password", "passwd", "passphrase", "pwd", "pass", "secret", "secrets", "token", "tokens", "credential", "credentials"}
+    {
+        "password",
+        "passwd",
+        "passphrase",
+        "pwd",
+        "pass",
+        "secret",
+        "secrets",
+        "token",
+        "tokens",
+        "credential",
+        "credentials",
+    }
     | {"otp", "totp", "mfa", "cvv", "cvc", "cvv2", "pin", "ssn", "apikey"}
 )
 _PHRASES = ("api_key", "private_key", "access_key", "card_number", "card_no", "secret_key", "credit_card")

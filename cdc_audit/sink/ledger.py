@@ -75,10 +75,11 @@ def last_block(connection: Connection, schema: str) -> tuple[Block, bytes] | Non
     """The chain's last block and its hash, or None if the ledger is empty. Raises our errors."""
     try:
         version = connection.execute(statement("version", schema)).fetchone()
-        check_version(version[0] if version else None, schema)
+        check_version((version and version[0]) or 0, schema)
         row = connection.execute(statement("last_block", schema)).fetchone()
     except psycopg.Error as error:
-        check_version(None, schema) if is_missing(error) else None
+        if is_missing(error):
+            check_version(None, schema)
         raise explain(error, side="audit") from error
     return block_of(row) if row else None
 
@@ -176,7 +177,8 @@ def _insert(connection: Connection, schema: str, block: Block, hash_: bytes) -> 
         connection.execute(statement("append", schema), parameters(block, hash_))
     except psycopg.errors.UniqueViolation:
         raise AnotherDaemonError(
-            f"block {block.block} of the ledger was written by somebody else just now", remedy="stop the daemon, then repeat"
+            f"block {block.block} of the ledger was written by somebody else just now",
+            remedy="stop the daemon, then repeat",
         ) from None
     except psycopg.Error as error:
         raise explain(error, side="audit") from error

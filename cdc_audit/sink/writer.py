@@ -47,8 +47,10 @@ class Writer:
         if database[2]:
             raise UnavailableError("audit database: the server is a standby and takes no writes")
         try:
-            version = await (await self._connection.execute(ledger.statement("version", self._schema))).fetchone()
-            ledger.check_version(version[0] if version else None, self._schema)
+            version = await (
+                await self._connection.execute(ledger.statement("version", self._schema))
+            ).fetchone()
+            ledger.check_version((version and version[0]) or 0, self._schema)
         except psycopg.Error as error:
             if ledger.is_missing(error):
                 ledger.check_version(None, self._schema)
@@ -66,7 +68,9 @@ class Writer:
     async def last_block(self) -> tuple[Block, bytes] | None:
         """The chain's last block and its hash, or None if the ledger is empty."""
         try:
-            row = await (await self._connection.execute(ledger.statement("last_block", self._schema))).fetchone()
+            row = await (
+                await self._connection.execute(ledger.statement("last_block", self._schema))
+            ).fetchone()
         except psycopg.Error as error:
             raise explain(error, side="audit") from error
         return ledger.block_of(row) if row else None
@@ -92,7 +96,9 @@ class Writer:
                 copying, self._copying, self._copy = self._copying, None, None
                 await copying.__aexit__(None, None, None)
             async with self._connection.pipeline():
-                await self._connection.execute(ledger.statement("append", self._schema), ledger.parameters(block, block_hash))
+                await self._connection.execute(
+                    ledger.statement("append", self._schema), ledger.parameters(block, block_hash)
+                )
                 committed = await self._connection.execute("commit")
             if committed.statusmessage != "COMMIT":  # an aborted transaction answers ROLLBACK, and no error
                 raise UnavailableError(f"audit database: block {block.block} was rolled back")
@@ -116,7 +122,9 @@ class Writer:
 
     async def _one(self, name: str, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:
         try:
-            row = await (await self._connection.execute(ledger.statement(name, self._schema), parameters)).fetchone()
+            row = await (
+                await self._connection.execute(ledger.statement(name, self._schema), parameters)
+            ).fetchone()
         except psycopg.Error as error:
             raise self._explained(error) from error
         assert row is not None
@@ -125,7 +133,7 @@ class Writer:
     def _explained(self, error: psycopg.Error) -> CdcAuditError:
         if (error.sqlstate or "")[:2] in {"22", "23"}:
             return SettingError(
-                f"audit database: it refuses a row of the open block ({type(error).__name__}, {error.sqlstate}); nothing was stored",
+                f"audit database: a row of the block is refused ({type(error).__name__}, {error.sqlstate}), nothing is stored",
                 remedy="report this: the daemon made a line that the table does not take",
             )
         return explain(error, side="audit")

@@ -1,8 +1,8 @@
 """The streaming replication protocol's messages inside COPY BOTH, as bytes. Pure.
 
-https://www.postgresql.org/docs/current/protocol-replication.html: XLogData is ``w``, start, walEnd, send time (each 8 bytes, big-endian)
-and the plugin's output; a keepalive is ``k``, walEnd, send time, and a byte that asks for a reply; a standby status update is
-``r``, written, flushed and applied position, time, and such a byte. Times are microseconds since 2000-01-01 UTC.
+https://www.postgresql.org/docs/current/protocol-replication.html: XLogData is ``w``, start, walEnd, send time (8 bytes each,
+big-endian) and the plugin's output; a keepalive is ``k``, walEnd, send time, and a byte that asks for a reply; a standby
+status update is ``r``, written, flushed and applied position, time, and such a byte. Times are microseconds since 2000-01-01 UTC.
 """
 
 from __future__ import annotations

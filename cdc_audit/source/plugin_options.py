@@ -35,4 +35,6 @@ def _is_exact(pattern: str) -> bool:
 
 def _escaped(pattern: str) -> str:
     parts = pattern.split(".", 1)
-    return ".".join(part if part == "*" else "".join("\\" + c if c in _SPECIAL else c for c in part) for part in parts)
+    return ".".join(
+        part if part == "*" else "".join("\\" + c if c in _SPECIAL else c for c in part) for part in parts
+    )

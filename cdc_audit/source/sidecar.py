@@ -1,7 +1,7 @@
 """An ordinary SQL connection beside the stream: looks at the slot, looks things up for the decoder, reads the signing keys.
 
-It is also how the daemon learns of a fast shutdown of the source: the server ends ordinary connections at once (57P01) but waits for
-a walsender until all is acknowledged. The stream is dropped then, so the daemon is never why a primary can't stop.
+It is also how the daemon learns of a fast shutdown of the source: the server ends ordinary connections at once (57P01) but waits
+for a walsender until all is acknowledged. The stream is dropped then, so the daemon is never why a primary can't stop.
 """
 
 from __future__ import annotations
@@ -44,7 +44,12 @@ class Sidecar:
     """One connection; every method raises UnavailableError when the server has gone."""
 
     def __init__(
-        self, connection: AsyncConnection, slot: str, tables: Sequence[str], exclude: Sequence[str], key_file: str
+        self,
+        connection: AsyncConnection,
+        slot: str,
+        tables: Sequence[str],
+        exclude: Sequence[str],
+        key_file: str,
     ) -> None:
         self._connection = connection
         self._slot = slot
@@ -56,7 +61,14 @@ class Sidecar:
 
     @classmethod
     async def open(
-        cls, dsn: str, *, slot: str, tables: Sequence[str], exclude: Sequence[str], key_file: str, application_name: str
+        cls,
+        dsn: str,
+        *,
+        slot: str,
+        tables: Sequence[str],
+        exclude: Sequence[str],
+        key_file: str,
+        application_name: str,
     ) -> Sidecar:
         """Connect. ``tables``/``exclude`` are the patterns in scope; ``key_file`` is [context] key_file or ""."""
         connection = await connect_async(dsn, side="source", application_name=application_name)
@@ -73,7 +85,9 @@ class Sidecar:
                 row = await (await cursor.execute(_SLOT["status"], {"slot": self._slot})).fetchone()
         if row is None:
             return None
-        return SlotInfo(**{**row, "retained_bytes": row["retained_bytes"] or 0, "wal_status": row["wal_status"] or ""})
+        return SlotInfo(
+            **{**row, "retained_bytes": row["retained_bytes"] or 0, "wal_status": row["wal_status"] or ""}
+        )
 
     async def tables_without_identity(self) -> int:
         """How many tables in scope can't tell which row an UPDATE or DELETE changed; looked up once a minute."""
@@ -116,7 +130,10 @@ def read_key_file(path: Path) -> dict[str, ContextKey]:
     """Signing keys from a file: a JSON object a line with ``key_id``, ``inner_pad`` and ``outer_pad`` in hex."""
     try:
         records = [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
-        keys = [ContextKey(r["key_id"], bytes.fromhex(r["inner_pad"]), bytes.fromhex(r["outer_pad"])) for r in records]
+        keys = [
+            ContextKey(r["key_id"], bytes.fromhex(r["inner_pad"]), bytes.fromhex(r["outer_pad"]))
+            for r in records
+        ]
     except OSError as error:
         raise SettingError(f"[context] key_file {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError):

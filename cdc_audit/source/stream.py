@@ -127,7 +127,8 @@ class Stream:
         """Try with all options, then without those that this plugin's version does not know."""
         while True:
             given = sql.SQL(", ").join(
-                sql.SQL("{} {}").format(sql.Identifier(name), sql.Literal(value)) for name, value in options.items()
+                sql.SQL("{} {}").format(sql.Identifier(name), sql.Literal(value))
+                for name, value in options.items()
             )
             command = sql.SQL("START_REPLICATION SLOT {} LOGICAL {} ({})").format(
                 sql.Identifier(self._slot), sql.SQL(format_lsn(lsn)), given
@@ -135,9 +136,15 @@ class Stream:
             try:
                 return await self._connection.execute(command)
             except psycopg.Error as error:
-                unknown = [name for name in OPTIONAL if name in options and f'"{name}"' in str(error.diag.message_primary)]
+                unknown = [
+                    name
+                    for name in OPTIONAL
+                    if name in options and f'"{name}"' in str(error.diag.message_primary)
+                ]
                 if error.sqlstate != "22023" or not unknown:
-                    raise explain_refusal(error, role=self._role, slot=self._slot, plugin=self._plugin) from error
+                    raise explain_refusal(
+                        error, role=self._role, slot=self._slot, plugin=self._plugin
+                    ) from error
                 del options[unknown[0]]
 
     def receive(self) -> Received:

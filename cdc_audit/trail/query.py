@@ -14,7 +14,7 @@ from psycopg import Connection, sql
 from cdc_audit.errors import NotPermittedError, SettingError, UsageError
 from cdc_audit.postgres import explain, named_sql
 
-_AGO = re.compile(r"(\d{1,6})(s|m|h|d|w)")
+_AGO = re.compile(r"([0-9]{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _IDENTIFIER = r'(?:"(?P<{0}_quoted>(?:[^"]|"")+)"|(?P<{0}>[^".]+))'
 _TABLE = re.compile(rf"(?:{_IDENTIFIER.format('schema')}\.)?{_IDENTIFIER.format('table')}", re.DOTALL)

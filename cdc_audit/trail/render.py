@@ -18,7 +18,7 @@ import orjson
 from cdc_audit.trail.query import LogRow
 
 _HEADINGS = ("time (UTC)", "user", "action", "table", "record", "notes", "what changed")
-# The widest that a column gets; "what changed" takes the rest, but never less than its least.
+# The widest that a column gets; "what changed" takes the rest, and at least a third.
 _WIDEST = (19, 24, 10, 28, 18, 24)
 _LEAST_CHANGES = 16
 _NARROWEST = 4
@@ -107,7 +107,8 @@ def _cells(row: LogRow) -> tuple[str, ...]:
 def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
     natural = [max(_columns(row[place]) for row in rows) for place in range(len(_WIDEST))]
     widths = [min(*pair) for pair in zip(natural, _WIDEST, strict=True)]
-    room = width - len(_GAP) * len(widths) - _LEAST_CHANGES
+    least = max(_LEAST_CHANGES, width // 3)
+    room = width - len(_GAP) * len(widths) - least
     while sum(widths) > room and max(widths[1:]) > _NARROWEST:  # the time stays whole
         widest = max(range(1, len(widths)), key=lambda place: widths[place])
         widths[widest] -= 1
@@ -174,8 +175,8 @@ def _value(value: Any, depth: int = 0) -> str:
 
 def _csv_line(cells: Sequence[str]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(cells)
-    return line.getvalue()
+    csv.writer(line, lineterminator="\r\n").writerow(cells)  # it quotes only what its line terminator has
+    return line.getvalue().removesuffix("\r\n")
 
 
 def _csv_cell(value: object) -> str:

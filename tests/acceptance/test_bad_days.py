@@ -40,7 +40,9 @@ def test_a_host_that_is_not_there_is_waited_for_and_said(databases: Databases, t
         assert daemon.stop() == 0
 
 
-def test_a_role_without_replication_exits_77_with_the_statement_that_mends_it(databases: Databases, tmp_path: Path) -> None:
+def test_a_role_without_replication_exits_77_with_the_statement_that_mends_it(
+    databases: Databases, tmp_path: Path
+) -> None:
     initialised(databases.environment())
     dsn = replicator(databases, f"plain_{databases.slot}", "login")
     code, said = outcome(databases.environment(SOURCE_DSN=dsn), tmp_path)
@@ -48,7 +50,9 @@ def test_a_role_without_replication_exits_77_with_the_statement_that_mends_it(da
     assert f'alter role "plain_{databases.slot}" replication' in said.replace('\\"', '"')
 
 
-def test_wal_level_that_is_not_logical_exits_78(private_cluster: Callable[..., Server], databases: Databases) -> None:
+def test_wal_level_that_is_not_logical_exits_78(
+    private_cluster: Callable[..., Server], databases: Databases
+) -> None:
     low = private_cluster("low", wal_level="replica")
     done = cdc_audit("init", env=databases.environment(SOURCE_DSN=low.dsn()))
     assert done.returncode == 78
@@ -64,8 +68,12 @@ def test_a_plugin_that_is_not_installed_exits_78_and_names_the_package(databases
     assert "wal2json" in done.stderr and "apt-get install postgresql-" in done.stderr
 
 
-def test_a_plugin_that_the_server_refuses_exits_78_also_for_an_existing_slot(databases: Databases, tmp_path: Path) -> None:
-    known = databases.source.execute("select count(*) from pg_settings where name = 'output_plugin_libraries'")
+def test_a_plugin_that_the_server_refuses_exits_78_also_for_an_existing_slot(
+    databases: Databases, tmp_path: Path
+) -> None:
+    known = databases.source.execute(
+        "select count(*) from pg_settings where name = 'output_plugin_libraries'"
+    )
     if known == [(0,)]:
         pytest.skip("this server's minor does not refuse plugins yet")
     role = f"refused_{databases.slot}"
@@ -73,7 +81,11 @@ def test_a_plugin_that_the_server_refuses_exits_78_also_for_an_existing_slot(dat
     initialised(databases.environment())
     databases.source.execute(f"alter role {role} set output_plugin_libraries = pgoutput")
     with psycopg.connect(databases.source_dsn) as source:
-        source.execute(psycopg.sql.SQL("grant select on cdc_audit.context_key to {}").format(psycopg.sql.Identifier(role)))
+        source.execute(
+            psycopg.sql.SQL("grant select on cdc_audit.context_key to {}").format(
+                psycopg.sql.Identifier(role)
+            )
+        )
     code, said = outcome(databases.environment(SOURCE_DSN=dsn), tmp_path)
     assert code == 78
     remedy = f'alter role "{role}" set output_plugin_libraries = pgoutput, wal2json;'
@@ -83,7 +95,9 @@ def test_a_plugin_that_the_server_refuses_exits_78_also_for_an_existing_slot(dat
         daemon.until_ready()
 
 
-def test_a_slot_that_is_missing_or_made_anew_stops_the_daemon_until_a_gap_is_accepted(databases: Databases, tmp_path: Path) -> None:
+def test_a_slot_that_is_missing_or_made_anew_stops_the_daemon_until_a_gap_is_accepted(
+    databases: Databases, tmp_path: Path
+) -> None:
     env = databases.environment(BATCH_FLUSH_INTERVAL="0")
     databases.source.execute("create table t (id int primary key)", dbname=databases.source_name)
     initialised(env)
@@ -92,7 +106,10 @@ def test_a_slot_that_is_missing_or_made_anew_stops_the_daemon_until_a_gap_is_acc
     assert code == 78
     assert "does not exist" in said and "cdc-audit slot" in said
     databases.source.execute("insert into t values (1)", dbname=databases.source_name)
-    databases.source.execute(f"select pg_create_logical_replication_slot('{databases.slot}', 'wal2json')", dbname=databases.source_name)
+    databases.source.execute(
+        f"select pg_create_logical_replication_slot('{databases.slot}', 'wal2json')",
+        dbname=databases.source_name,
+    )
     code, said = outcome(env, tmp_path)
     assert code == 78
     assert "ahead of the ledger" in said and "--accept-gap" in said
@@ -100,25 +117,36 @@ def test_a_slot_that_is_missing_or_made_anew_stops_the_daemon_until_a_gap_is_acc
         daemon.until_ready()
         databases.source.execute("insert into t values (2)", dbname=databases.source_name)
         query = "select record_id from audit.audit_logs"
-        until(lambda: databases.audit.execute(query, dbname=databases.audit_name) == [("2",)], "the second row")
+        until(
+            lambda: databases.audit.execute(query, dbname=databases.audit_name) == [("2",)], "the second row"
+        )
     gaps = databases.audit.execute(
-        "select detail->>'reason' from audit.ledger where kind = 'gap' and end_lsn > start_lsn", dbname=databases.audit_name
+        "select detail->>'reason' from audit.ledger where kind = 'gap' and end_lsn > start_lsn",
+        dbname=databases.audit_name,
     )
     assert gaps == [("slot was dropped in a test",)]
 
 
-def test_changes_that_somebody_else_took_from_the_slot_are_noticed(databases: Databases, tmp_path: Path) -> None:
+def test_changes_that_somebody_else_took_from_the_slot_are_noticed(
+    databases: Databases, tmp_path: Path
+) -> None:
     env = databases.environment()
     databases.source.execute("create table t (id int primary key)", dbname=databases.source_name)
     initialised(env)
     databases.source.execute("insert into t values (1)", dbname=databases.source_name)
-    databases.source.execute(f"select pg_logical_slot_get_changes('{databases.slot}', null, null)", dbname=databases.source_name)
+    databases.source.execute(
+        f"select pg_logical_slot_get_changes('{databases.slot}', null, null)", dbname=databases.source_name
+    )
     code, said = outcome(env, tmp_path)
     assert (code, "ahead of the ledger" in said) == (78, True)
 
 
-def test_a_slot_that_was_invalidated_exits_78_with_the_way_on(private_cluster: Callable[..., Server], databases: Databases, tmp_path: Path) -> None:
-    small = private_cluster("small", settings={"max_slot_wal_keep_size": "1MB", "min_wal_size": "32MB", "max_wal_size": "32MB"})
+def test_a_slot_that_was_invalidated_exits_78_with_the_way_on(
+    private_cluster: Callable[..., Server], databases: Databases, tmp_path: Path
+) -> None:
+    small = private_cluster(
+        "small", settings={"max_slot_wal_keep_size": "1MB", "min_wal_size": "32MB", "max_wal_size": "32MB"}
+    )
     env = databases.environment(SOURCE_DSN=small.dsn(), SOURCE_SLOT="small")
     initialised(env)
     for _ in range(4):
@@ -167,7 +195,9 @@ def test_an_unknown_key_is_an_error_in_file_and_environment(databases: Databases
     ],
     ids=["missing", "older", "newer"],
 )
-def test_an_audit_schema_of_another_version_exits_78(databases: Databases, tmp_path: Path, statement: str, remedy: str) -> None:
+def test_an_audit_schema_of_another_version_exits_78(
+    databases: Databases, tmp_path: Path, statement: str, remedy: str
+) -> None:
     initialised(databases.environment())
     databases.audit.execute(statement, dbname=databases.audit_name)
     code, said = outcome(databases.environment(), tmp_path)
@@ -178,13 +208,17 @@ def test_an_audit_schema_of_another_version_exits_78(databases: Databases, tmp_p
 def test_row_values_reach_neither_log_nor_metrics(databases: Databases, tmp_path: Path) -> None:
     canary = "canary-7f3a9c"
     env = databases.environment(BATCH_FLUSH_INTERVAL="0", LOG_LEVEL="debug")
-    databases.source.execute("create table t (id text primary key, password text)", dbname=databases.source_name)
+    databases.source.execute(
+        "create table t (id text primary key, password text)", dbname=databases.source_name
+    )
     databases.source.execute("create table loose (v text)", dbname=databases.source_name)
     initialised(env)
     with DaemonProcess(env, tmp_path / "log") as daemon:
         daemon.until_ready()
         with psycopg.connect(databases.source_dsn) as source:
-            source.execute("select pg_logical_emit_message(true, 'cdc_audit.context', %s)", (f"not json {canary}",))
+            source.execute(
+                "select pg_logical_emit_message(true, 'cdc_audit.context', %s)", (f"not json {canary}",)
+            )
             source.execute("insert into t values (%s, %s)", (canary, f"secret {canary}"))
             source.execute("insert into loose values (%s)", (canary,))
             source.execute("update loose set v = v || %s", (canary,))
@@ -194,5 +228,8 @@ def test_row_values_reach_neither_log_nor_metrics(databases: Databases, tmp_path
         assert daemon.stop() == 0
         assert canary not in metrics
         assert canary not in daemon.log_text()
-    stored = databases.audit.execute("select new_data ->> 'password' from audit.audit_logs where table_name = 't'", dbname=databases.audit_name)
+    stored = databases.audit.execute(
+        "select new_data ->> 'password' from audit.audit_logs where table_name = 't'",
+        dbname=databases.audit_name,
+    )
     assert stored == [("[redacted]",)]

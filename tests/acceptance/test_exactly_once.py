@@ -25,7 +25,9 @@ def prepared(databases: Databases) -> tuple[dict[str, str], Oracle]:
     return env, Oracle.install(databases.source_dsn, SCHEMAS)
 
 
-def test_a_random_workload_is_stored_once_in_order_and_with_the_right_users(databases: Databases, tmp_path: Path) -> None:
+def test_a_random_workload_is_stored_once_in_order_and_with_the_right_users(
+    databases: Databases, tmp_path: Path
+) -> None:
     env, oracle = prepared(databases)
     with DaemonProcess(env, tmp_path / "log") as daemon:
         daemon.until_ready()

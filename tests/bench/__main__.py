@@ -33,7 +33,11 @@ def main() -> None:
     parser.add_argument("--transactions", type=int, default=10_000, help="of 20 rows each (default 10,000)")
     parser.add_argument("--rounds", type=int, default=5, help="of all three measurements (default 5)")
     arguments = parser.parse_args()
-    with Cluster("source", settings=_SETTINGS) as source, Cluster("audit", settings=_SETTINGS) as audit, _folder() as folder:
+    with (
+        Cluster("source", settings=_SETTINGS) as source,
+        Cluster("audit", settings=_SETTINGS) as audit,
+        _folder() as folder,
+    ):
         rounds = [
             _round(new_databases(source, audit), arguments.transactions, Path(folder) / str(number))
             for number in range(arguments.rounds)
@@ -76,11 +80,36 @@ def _round(databases: Databases, transactions: int, folder: Path) -> dict[str, f
 
 def _drain(databases: Databases, end: str) -> float:
     """Seconds that pg_recvlogical takes for the same slot contents, with the daemon's options."""
-    options = ["format-version=2", "include-xids=1", "include-timestamp=1", "include-lsn=1", "include-pk=1", "include-types=0"]
-    options += ["include-type-oids=1", "add-msg-prefixes=cdc_audit.context,cdc_audit.event", "filter-tables=cdc_audit.*"]
-    command = ["pg_recvlogical", "-d", databases.source_dsn, "-S", "reference", "--start", "-f", "/dev/null", "-E", end, "--no-loop"]
+    options = [
+        "format-version=2",
+        "include-xids=1",
+        "include-timestamp=1",
+        "include-lsn=1",
+        "include-pk=1",
+        "include-types=0",
+    ]
+    options += [
+        "include-type-oids=1",
+        "add-msg-prefixes=cdc_audit.context,cdc_audit.event",
+        "filter-tables=cdc_audit.*",
+    ]
+    command = [
+        "pg_recvlogical",
+        "-d",
+        databases.source_dsn,
+        "-S",
+        "reference",
+        "--start",
+        "-f",
+        "/dev/null",
+        "-E",
+        end,
+        "--no-loop",
+    ]
     began = time.monotonic()
-    subprocess.run([*command, *(part for option in options for part in ("-o", option))], check=True, capture_output=True)
+    subprocess.run(
+        [*command, *(part for option in options for part in ("-o", option))], check=True, capture_output=True
+    )
     return time.monotonic() - began
 
 
@@ -95,19 +124,33 @@ def _copy(databases: Databases, file: Path) -> float:
     subprocess.run(["psql", "-qXd", databases.audit_dsn, "-c", out], check=True)
     began = time.monotonic()
     subprocess.run(
-        ["psql", "-qXd", databases.audit_dsn, "-c", f"\\copy reference.audit_logs ({columns[0]}) from '{file}'"], check=True
+        [
+            "psql",
+            "-qXd",
+            databases.audit_dsn,
+            "-c",
+            f"\\copy reference.audit_logs ({columns[0]}) from '{file}'",
+        ],
+        check=True,
     )
     return time.monotonic() - began
 
 
 def _report(rounds: list[dict[str, float]], rows: int) -> None:
     medians = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
-    print(f"{rows:,} rows in transactions of {ROWS_PER_TRANSACTION}; median of {len(rounds)} rounds (lowest to highest)")
+    print(
+        f"{rows:,} rows in transactions of {ROWS_PER_TRANSACTION}; median of {len(rounds)} rounds (lowest to highest)"
+    )
     for name in ("pg_recvlogical", "psql_copy", "cdc_audit"):
         values = sorted(one[name] for one in rounds)
         ratio = statistics.median(one["cdc_audit"] / one[name] for one in rounds)
-        print(f"  {name:15} {medians[name]:>10,.0f} rows/s  ({values[0]:,.0f} to {values[-1]:,.0f})  cdc-audit is {ratio:.2f} of it")
-    print(f"  daemon CPU {medians['cpu_us_per_row']:.1f} us a row, peak resident memory {max(one['peak_mib'] for one in rounds):.0f} MiB")
+        print(
+            f"  {name:15} {medians[name]:>10,.0f} rows/s  ({values[0]:,.0f} to {values[-1]:,.0f})  cdc-audit is {ratio:.2f} of it"
+        )
+    print(
+        f"  daemon CPU {medians['cpu_us_per_row']:.1f} us a row, "
+        f"peak resident memory {max(one['peak_mib'] for one in rounds):.0f} MiB"
+    )
     print(json.dumps({"rows": rows, "rounds": rounds, "median": medians}))
 
 

@@ -37,17 +37,22 @@ def stored(databases: Databases) -> tuple[int, int, int, str]:
 
 
 def expected(databases: Databases) -> tuple[int, int, int, str]:
-    rows = databases.source.execute("select md5(string_agg(price::text, ',' order by id)) from big", dbname=databases.source_name)
+    rows = databases.source.execute(
+        "select md5(string_agg(price::text, ',' order by id)) from big", dbname=databases.source_name
+    )
     return ROWS, ROWS, ROWS, rows[0][0]
 
 
 def make_table(databases: Databases) -> None:
     databases.source.execute(
-        "create table big (id int primary key, name text, price numeric, at timestamptz, data jsonb)", dbname=databases.source_name
+        "create table big (id int primary key, name text, price numeric, at timestamptz, data jsonb)",
+        dbname=databases.source_name,
     )
 
 
-def test_memory_does_not_grow_with_the_transaction_and_all_of_it_is_one_block(databases: Databases, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_transaction_and_all_of_it_is_one_block(
+    databases: Databases, tmp_path: Path
+) -> None:
     make_table(databases)
     env = databases.environment()
     initialised(env)
@@ -60,7 +65,9 @@ def test_memory_does_not_grow_with_the_transaction_and_all_of_it_is_one_block(da
         assert peak < LIMIT
         assert daemon.stop() == 0
     assert stored(databases) == expected(databases)
-    blocks = databases.audit.execute("select row_count from audit.ledger where kind = 'data'", dbname=databases.audit_name)
+    blocks = databases.audit.execute(
+        "select row_count from audit.ledger where kind = 'data'", dbname=databases.audit_name
+    )
     assert blocks == [(ROWS,)]
 
 
@@ -72,7 +79,13 @@ def test_a_daemon_killed_in_the_middle_of_it_stores_it_once(databases: Databases
         daemon.until_ready()
         change(databases)
         copying = "select tuples_processed from pg_stat_progress_copy where datname = current_database()"
-        until(lambda: (databases.audit.execute(copying, dbname=databases.audit_name) or [(0,)])[0][0] > ROWS // 4, "a quarter", 300)
+        until(
+            lambda: (
+                (databases.audit.execute(copying, dbname=databases.audit_name) or [(0,)])[0][0] > ROWS // 4
+            ),
+            "a quarter",
+            300,
+        )
         daemon.kill()
         assert stored(databases)[0] == 0
         daemon.start()

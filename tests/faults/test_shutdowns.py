@@ -33,11 +33,15 @@ def count(databases: Databases) -> int:
 
 def insert(databases: Databases, first: int, last: int) -> None:
     databases.source.execute(
-        "insert into t select n, repeat('x', 1000) from generate_series(%s::int, %s::int) n", (first, last), dbname=databases.source_name
+        "insert into t select n, repeat('x', 1000) from generate_series(%s::int, %s::int) n",
+        (first, last),
+        dbname=databases.source_name,
     )
 
 
-def test_the_source_stops_within_five_seconds_while_the_audit_database_is_down(own: Databases, tmp_path: Path) -> None:
+def test_the_source_stops_within_five_seconds_while_the_audit_database_is_down(
+    own: Databases, tmp_path: Path
+) -> None:
     initialised(own.environment())
     with DaemonProcess(own.environment(BATCH_FLUSH_INTERVAL="0"), tmp_path / "log") as daemon:
         daemon.until_ready()
@@ -56,7 +60,9 @@ def test_the_source_stops_within_five_seconds_while_the_audit_database_is_down(o
         assert daemon.stop() == 0
 
 
-def test_the_source_stops_within_five_seconds_while_the_audit_database_hangs(own: Databases, tmp_path: Path) -> None:
+def test_the_source_stops_within_five_seconds_while_the_audit_database_hangs(
+    own: Databases, tmp_path: Path
+) -> None:
     """A lock on the trail stands for every audit database that takes connections and does not answer."""
     initialised(own.environment())
     with DaemonProcess(own.environment(BATCH_FLUSH_INTERVAL="0"), tmp_path / "log") as daemon:
@@ -74,7 +80,9 @@ def test_the_source_stops_within_five_seconds_while_the_audit_database_hangs(own
         assert daemon.stop() == 0
 
 
-def test_a_stall_drops_the_stream_and_what_was_handed_over_is_not_written_twice(own: Databases, tmp_path: Path) -> None:
+def test_a_stall_drops_the_stream_and_what_was_handed_over_is_not_written_twice(
+    own: Databases, tmp_path: Path
+) -> None:
     initialised(own.environment())
     with DaemonProcess(own.environment(BATCH_FLUSH_INTERVAL="0"), tmp_path / "log") as daemon:
         daemon.until_ready()
@@ -82,7 +90,10 @@ def test_a_stall_drops_the_stream_and_what_was_handed_over_is_not_written_twice(
             blocker.execute("lock table audit.audit_logs in access exclusive mode")
             insert(own, 1, 100)
             until(lambda: "has not answered" in daemon.get("/readyz")[1], "the stream is dropped", 20)
-            until(lambda: own.source.execute("select not active from pg_replication_slots")[0][0], "the slot is free")
+            until(
+                lambda: own.source.execute("select not active from pg_replication_slots")[0][0],
+                "the slot is free",
+            )
             blocker.rollback()
         until(lambda: daemon.get("/readyz")[0] == 200, "streaming again")
         until(lambda: count(own) == 100, "all rows are there")
@@ -105,7 +116,9 @@ def test_lag_rises_while_the_audit_database_is_away_and_falls_again(own: Databas
         until(lambda: daemon.metric("replication_lag_seconds") == 0, "no lag in seconds")
 
 
-def test_the_daemon_waits_for_an_audit_database_that_is_away_at_its_start(own: Databases, tmp_path: Path) -> None:
+def test_the_daemon_waits_for_an_audit_database_that_is_away_at_its_start(
+    own: Databases, tmp_path: Path
+) -> None:
     initialised(own.environment())
     own.audit.stop("fast")
     with DaemonProcess(own.environment(), tmp_path / "log") as daemon:

@@ -18,7 +18,9 @@ def rows(databases: Databases) -> int:
         return int(row[0])
 
 
-def test_the_second_daemon_waits_and_takes_over_within_five_seconds_of_a_sigkill(databases: Databases, tmp_path: Path) -> None:
+def test_the_second_daemon_waits_and_takes_over_within_five_seconds_of_a_sigkill(
+    databases: Databases, tmp_path: Path
+) -> None:
     env = databases.environment(BATCH_FLUSH_INTERVAL="0")
     databases.source.execute("create table t (id int primary key)", dbname=databases.source_name)
     initialised(env)
@@ -68,7 +70,8 @@ def test_a_daemon_that_was_stopped_and_woken_up_again_does_not_write_beside_its_
             (databases.audit_name,),
         )
         databases.source.execute(
-            "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = %s", (databases.slot,)
+            "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = %s",
+            (databases.slot,),
         )
         until(lambda: successor.get("/readyz")[0] == 200, "the successor streams")
         databases.source.execute("insert into t select generate_series(1, 50)", dbname=databases.source_name)

@@ -18,10 +18,16 @@ from types import TracebackType
 from typing import Any, Self
 
 
-def cdc_audit(*arguments: str, env: Mapping[str, str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def cdc_audit(
+    *arguments: str, env: Mapping[str, str], timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "cdc_audit", *arguments], env=dict(env), capture_output=True, text=True, timeout=timeout
+        [sys.executable, "-m", "cdc_audit", *arguments],
+        env=dict(env),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
 
 
@@ -54,7 +60,9 @@ class DaemonProcess:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.kill()
@@ -63,7 +71,10 @@ class DaemonProcess:
         """Start it; it may take a moment until it streams."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cdc_audit", "run", *self._arguments], env=self._env, stdout=log, stderr=log
+                [sys.executable, "-m", "cdc_audit", "run", *self._arguments],
+                env=self._env,
+                stdout=log,
+                stderr=log,
             )
 
     def kill(self) -> None:

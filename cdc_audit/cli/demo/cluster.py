@@ -66,7 +66,11 @@ class Cluster:
         self._numbers = itertools.count(1)
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
         return self
 
     def __exit__(

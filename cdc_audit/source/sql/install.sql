@@ -84,9 +84,9 @@ end
 $$;
 comment on function cdc_audit.rotate_key() is 'a new signing key; older ones stay valid until they are retired';
 
--- Why a context can't be taken, or null. Written so that it is inlined: it costs about a microsecond.
+-- Why a context can't be taken, or null. Stable, as convert_to is, so that it is inlined: 2 us instead of 20.
 create or replace function cdc_audit.refusal(given jsonb) returns text
-language sql immutable parallel safe as $$
+language sql stable parallel safe as $$
     select case
         when octet_length(convert_to(given::text, 'UTF8')) > 8192 then 'more than 8192 bytes'
         when jsonb_path_exists(given, 'strict $.**{{16}} ? (@.type() == "object" || @.type() == "array")')
@@ -188,12 +188,17 @@ begin
     if said is not null then
         begin
             context := said::jsonb;
+            if jsonb_typeof(context) <> 'object' or cdc_audit.refusal(context) is not null then
+                context := null;
+            end if;
         exception when others then
             context := null;
         end;
-        if jsonb_typeof(context) is distinct from 'object' or cdc_audit.refusal(context) is not null then
-            context := jsonb_build_object('raw', left(said, 1024));
+        if context is null and current_setting('server_encoding') = 'SQL_ASCII' then
+            -- bytes of no known encoding, which may be no UTF-8
+            context := jsonb_build_object('raw', regexp_replace(left(said, 1024), '[^ -~]', '?', 'g'));
         end if;
+        context := coalesce(context, jsonb_build_object('raw', left(said, 1024)));
     end if;
     perform cdc_audit.emit('context', true, jsonb_build_object('context', context));
     perform set_config('cdc_audit.emitted', coalesce(said, ''), true);

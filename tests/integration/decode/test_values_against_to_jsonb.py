@@ -12,10 +12,10 @@ import psycopg
 import pytest
 
 from cdc_audit.decode import built_in_types
-from cdc_audit.model.jsonb import NotJsonbError, canonical
 from cdc_audit.decode.values import from_text, from_wal2json
 from cdc_audit.errors import UnknownTypeError
 from cdc_audit.model.catalog import TypeInfo
+from cdc_audit.model.jsonb import NotJsonbError, canonical
 from cdc_audit.source.catalog import look_up
 from tests.integration.decode.json_texts import json_texts
 from tests.integration.decode.type_zoo import BEYOND_JSONB, EXTENSIONS, TYPES, ZOO

@@ -1,4 +1,4 @@
-"""Patients: ``patient`` for a test that breaks something in a database, ``healthy`` for one that only looks."""
+"""``patient`` for a test that breaks something in a database, ``healthy`` for one that only looks."""
 
 from __future__ import annotations
 

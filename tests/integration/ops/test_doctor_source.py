@@ -271,6 +271,6 @@ def test_doctor_looks_on_while_a_daemon_reads_the_slot(healthy: Patient) -> None
     dsn = healthy.config().source.dsn
     with closing(psycopg.connect(dsn, autocommit=True, replication="database")) as daemon:
         daemon.execute(f"START_REPLICATION SLOT {healthy.databases.slot} LOGICAL 0/0")
-        results = healthy.examine()
+        results, pid = healthy.examine(), daemon.info.backend_pid
     assert by_status(results, "fail", "skip") == set()
-    assert f"read by PID {daemon.info.backend_pid}" in results["source_slot"].message
+    assert f"read by PID {pid}" in results["source_slot"].message

@@ -20,26 +20,28 @@ from tests.integration.schema.rows import insert
 from tests.support.servers import Server
 
 LOGS = (
-    "id bigint!, created_at timestamp with time zone!, schema_name text!, table_name text!, record_id text, action text!, "
-    "old_data jsonb, new_data jsonb, changed_fields text[], user_id text, user_email text, ip_address inet, "
-    "user_agent text, context jsonb, context_trust text!, db_user text, application_name text, capture text!, "
-    "unchanged_toast text[], partition_name text, xid bigint, commit_lsn pg_lsn!, seq integer!, row_hash bytea!"
+    "id bigint!, created_at timestamp with time zone!, schema_name text!, table_name text!, record_id text, "
+    "action text!, old_data jsonb, new_data jsonb, changed_fields text[], user_id text, user_email text, "
+    "ip_address inet, user_agent text, context jsonb, context_trust text!, db_user text, "
+    "application_name text, capture text!, unchanged_toast text[], partition_name text, xid bigint, "
+    "commit_lsn pg_lsn!, seq integer!, row_hash bytea!"
 )
 LEDGER = (
-    "block bigint!, kind text!, first_id bigint!, row_count bigint!, system_identifier text!, timeline integer!, slot text!, "
-    "start_lsn pg_lsn!, end_lsn pg_lsn!, last_commit_at timestamp with time zone, "
-    "written_at timestamp with time zone!, rows_root bytea!, prev_hash bytea!, detail jsonb, key_id text, "
-    "block_hash bytea!, signature bytea"
+    "block bigint!, kind text!, first_id bigint!, row_count bigint!, system_identifier text!, "
+    "timeline integer!, slot text!, start_lsn pg_lsn!, end_lsn pg_lsn!, "
+    "last_commit_at timestamp with time zone, written_at timestamp with time zone!, rows_root bytea!, "
+    "prev_hash bytea!, detail jsonb, key_id text, block_hash bytea!, signature bytea"
 )
+_COLUMNS = """
+    select string_agg(attname || ' ' || format_type(atttypid, atttypmod)
+                      || case when attnotnull then '!' else '' end, ', ' order by attnum)
+      from pg_attribute where attrelid = %s::regclass and attnum > 0
+"""
 
 
 def columns(connection: Connection, table: str) -> str:
     """The table's columns in order, ``!`` for not null."""
-    row = connection.execute(
-        "select string_agg(attname || ' ' || format_type(atttypid, atttypmod) || case when attnotnull then '!' else '' end,"
-        " ', ' order by attnum) from pg_attribute where attrelid = %s::regclass and attnum > 0",
-        (table,),
-    ).fetchone()
+    row = connection.execute(_COLUMNS, (table,)).fetchone()
     assert row is not None
     return str(row[0])
 
@@ -51,11 +53,13 @@ def test_the_tables_have_exactly_the_columns_of_the_format_in_order(audit: Conne
 
 
 def test_a_second_migration_applies_nothing_and_changes_no_object(empty: Connection) -> None:
-    catalog = "select oid, xmin, relname::text, relacl::text from pg_class where relnamespace = 'audit'::regnamespace order by oid"
+    objects = """
+        select oid, relname::text, relacl::text from pg_class
+         where relnamespace = 'audit'::regnamespace order by oid"""
     assert migrate(empty, "audit", None) == ["0001_trail"]
-    before = [(oid, name, acl) for oid, _, name, acl in empty.execute(catalog).fetchall()]
+    before = empty.execute(objects).fetchall()
     assert migrate(empty, "audit", None) == []
-    assert [(oid, name, acl) for oid, _, name, acl in empty.execute(catalog).fetchall()] == before
+    assert empty.execute(objects).fetchall() == before
     assert empty.execute("select version, name from audit.schema_version").fetchall() == [(1, "0001_trail")]
 
 
@@ -165,9 +169,11 @@ def test_a_server_older_than_14_is_refused(empty: Connection, monkeypatch: pytes
 def test_a_role_that_could_change_the_trail_is_refused(private_cluster: Callable[..., Server]) -> None:
     server = private_cluster("unsafe")
     server.execute("create role audit_writer superuser")
-    with postgres.connect(server.dsn(), side="audit") as connection:
-        with pytest.raises(SettingError, match="audit_writer could change the trail"):
-            migrate(connection, "audit", None)
+    with (
+        postgres.connect(server.dsn(), side="audit") as connection,
+        pytest.raises(SettingError, match="audit_writer could change the trail"),
+    ):
+        migrate(connection, "audit", None)
 
 
 @pytest.fixture
@@ -179,7 +185,7 @@ def login(audit_cluster: Server) -> Any:
 
 def members(connection: Connection) -> list[str]:
     rows = connection.execute(
-        "select m.member::regrole::text from pg_auth_members m where m.roleid = 'audit_writer'::regrole order by 1"
+        "select member::regrole::text from pg_auth_members where roleid = 'audit_writer'::regrole order by 1"
     )
     return [name for (name,) in rows if name in {"test_daemon", "postgres", "audit_writer"}]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import pairwise
 from threading import Barrier
 
 import psycopg
@@ -127,10 +128,9 @@ def test_a_table_that_merely_has_the_name_is_left_alone(audit: Connection) -> No
 
 def test_a_callers_search_path_does_not_reach_into_the_function(audit: Connection, connect: Connect) -> None:
     audit.execute("create schema evil; grant usage on schema evil to public")
-    audit.execute(
-        "create function evil.to_char(date, text) returns text language plpgsql as $$ begin raise 'trapped'; end $$;"
-        "create function evil.format(text, variadic text[]) returns text language plpgsql as $$ begin raise 'trapped'; end $$"
-    )
+    for signature in ("to_char(date, text)", "format(text, variadic text[])"):
+        body = "returns text language plpgsql as $$ begin raise 'trapped'; end $$"
+        audit.execute(f"create function evil.{signature} {body}".encode())
     writer = connect("audit_writer")
     writer.execute("set search_path = evil, pg_catalog")
     writer.execute("create temporary table pg_inherits (inhparent oid, inhrelid oid)")
@@ -146,7 +146,7 @@ def test_months_ahead_are_made_and_those_that_cannot_be_are_named(
     assert len(found) == 7
     assert found[-1].name == "audit_logs_default"
     assert found[-1].lower is None
-    assert all(one.upper == following.lower for one, following in zip(found[:-2], found[1:-1], strict=True))
+    assert all(one.upper == following.lower for one, following in pairwise(found[:-1]))
     (month,) = audit.execute(
         "select to_char(now() at time zone 'UTC' + interval '8 months', 'YYYY-MM')"
     ).fetchone() or ("",)

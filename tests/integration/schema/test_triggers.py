@@ -9,11 +9,16 @@ from psycopg import Connection
 from cdc_audit.schema.migrate import migrate
 from tests.integration.schema.rows import insert
 
-# (table, trigger): enabled always. 8 delete, 16 update, 32 truncate.
-STATE = (
-    "select c.relname::text, t.tgname::text, t.tgenabled::text, t.tgtype & 56 from pg_trigger t join pg_class c on c.oid = t.tgrelid"
-    " where c.relnamespace = 'audit'::regnamespace order by 1, 2"
-)
+# Of tgtype: 8 delete, 16 update, 32 truncate.
+STATE = """
+    select c.relname::text, t.tgname::text, t.tgenabled::text, t.tgtype & 56
+      from pg_trigger t join pg_class c on c.oid = t.tgrelid
+     where c.relnamespace = 'audit'::regnamespace order by 1, 2
+"""
+TABLES = """
+    select relname::text from pg_class
+     where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p') and relname <> 'schema_version'
+"""
 
 
 def guarded(connection: Connection) -> set[str]:
@@ -28,13 +33,7 @@ def guarded(connection: Connection) -> set[str]:
 
 
 def all_tables(connection: Connection) -> set[str]:
-    return {
-        name
-        for (name,) in connection.execute(
-            "select relname::text from pg_class where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p')"
-            " and relname <> 'schema_version'"
-        )
-    }
+    return {name for (name,) in connection.execute(TABLES)}
 
 
 def test_both_triggers_are_enabled_always_on_root_ledger_and_every_partition(audit: Connection) -> None:
@@ -78,7 +77,8 @@ def test_an_insert_that_would_overwrite_is_refused(audit: Connection) -> None:
     insert(audit, "ledger")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         audit.execute(
-            "insert into audit.ledger select * from audit.ledger on conflict (block) do update set kind = excluded.kind"
+            "insert into audit.ledger select * from audit.ledger"
+            " on conflict (block) do update set kind = excluded.kind"
         )
 
 

@@ -155,10 +155,8 @@ def test_kinds_agree_with_to_jsonb_for_every_type_of_the_server(
         if info.kind is TypeKind.SCALAR:
             assert not info.element
             continue
-        if info.kind is TypeKind.ARRAY:
-            text = "" if info.delimiter == " " else "{}"
-        else:
-            text = "(" + "," * (len(info.fields) - 1) + ")"
+        empty_array = "" if info.delimiter == " " else "{}"
+        text = empty_array if info.kind is TypeKind.ARRAY else "(" + "," * (len(info.fields) - 1) + ")"
         seen = source.execute("select jsonb_typeof(to_jsonb(%s::" + name + "))", (text,)).fetchone()
         assert seen is not None
         assert kinds[seen[0]] is info.kind, name

@@ -7,10 +7,12 @@ import json
 import pytest
 from psycopg import Connection
 
+from cdc_audit import postgres
 from cdc_audit.errors import SettingError, UnavailableError, UsageError
-from cdc_audit.source import install, tables
-from tests.integration.source.conftest import Connect, RoleMaker
+from cdc_audit.source import install, slot, tables
+from tests.integration.source.conftest import Connect, Database, RoleMaker
 from tests.integration.source.stream_look import Look
+from tests.support.databases import drop_slots
 
 SAY = "select set_config('app.who', %s, true)"
 
@@ -89,6 +91,27 @@ def test_what_is_no_context_is_kept_raw_and_the_statement_succeeds(bridged: Conn
             bridged.execute("insert into public.b values (2)")
     assert _contexts(look) == [{"raw": said[:1024]} for said in odd]
     assert bridged.execute("select count(*) from public.b").fetchall() == [(2 * len(odd),)]
+
+
+def test_bytes_of_no_encoding_do_not_break_a_statement_either(database: Database) -> None:
+    name = f"{database.name}_ascii"
+    database.source.execute(
+        f"create database {name} encoding 'SQL_ASCII' template template0 lc_collate 'C' lc_ctype 'C'"
+    )
+    dsn = f"{database.source.dsn(name)} client_encoding=utf8"
+    try:
+        with postgres.connect(dsn, side="source") as source:
+            install.install(source)
+            source.execute("create table public.b (id int)")
+            install.install_guc_bridge(source, "app.who", ["*.*"])
+            slot.create(source, database.slot, "test_decoding")
+            with source.transaction():
+                source.execute("set local app.who = e'\\xe9dith'")
+                source.execute("insert into public.b values (1)")
+            assert _contexts(Look(source, database.slot)) == [{"raw": "?dith"}]
+    finally:
+        drop_slots(database.source, name)
+        database.source.execute(f"drop database {name} with (force)")
 
 
 def test_an_application_role_needs_no_right_but_that_on_its_table(

@@ -61,6 +61,16 @@ def test_installing_twice_changes_nothing(source: Connection) -> None:
     assert _catalog(source) == catalog
 
 
+def test_rights_that_were_narrowed_stay_narrow_when_it_is_installed_again(
+    source: Connection, connect: Connect, make_role: RoleMaker
+) -> None:
+    install.install(source)
+    source.execute("revoke execute on function cdc_audit.set_context(jsonb) from public")
+    install.install(source)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connect(make_role("app")).execute(SET_CONTEXT, ("{}",))
+
+
 def test_uninstalling_leaves_no_trace(source: Connection, database: Database) -> None:
     source.execute("create table public.t (a int); create table public.p (a int) partition by list (a)")
     source.execute("create table public.p1 partition of public.p for values in (1)")

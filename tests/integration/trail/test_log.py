@@ -17,7 +17,7 @@ from cdc_audit import postgres
 from cdc_audit.cli.log import command
 from cdc_audit.errors import NotPermittedError, SettingError, UnavailableError, UsageError
 from cdc_audit.schema.migrate import migrate
-from cdc_audit.trail.query import Filters, LogRow, read_log
+from cdc_audit.trail.query import Filters, LogRow, compose, read_log
 from tests.integration.schema.rows import insert
 from tests.support.servers import Server
 
@@ -228,8 +228,6 @@ def test_rows_are_fetched_as_they_are_consumed(audit_cluster: Server, trail: str
 
 
 def plan_of(connection: Connection, filters: Filters) -> str:
-    from cdc_audit.trail.query import compose
-
     query, values = compose("audit", filters)
     return "\n".join(line for (line,) in connection.execute(sql.SQL("explain ") + query, values))
 

@@ -12,7 +12,9 @@ from cdc_audit.model.event import Begin, Commit, Event, Message, Row, Suppressed
 from cdc_audit.model.lsn import parse_lsn
 
 BEGIN = b'{"action":"B","xid":738,"timestamp":"2026-11-22 19:19:02.555107+00","lsn":"0/1562518","nextlsn":"0/1562688"}'
-HEAD = b'"xid":738,"timestamp":"2026-11-22 19:19:02.555107+00","lsn":"0/1562518","schema":"public","table":"t"'
+HEAD = (
+    b'"xid":738,"timestamp":"2026-11-22 19:19:02.555107+00","lsn":"0/1562518","schema":"public","table":"t"'
+)
 COLUMNS = (("id", 23, True), ("price", 1700, False), ("name", 25, False))
 
 
@@ -71,7 +73,9 @@ def test_a_commit_that_does_not_fit_its_begin_stops_the_stream() -> None:
 
 
 def test_numerics_keep_every_digit() -> None:
-    event = decode_row(Wal2JsonDecoder(Scope()), row("I", values(1, "123456789012345678901234567890.10", '"a"')))
+    event = decode_row(
+        Wal2JsonDecoder(Scope()), row("I", values(1, "123456789012345678901234567890.10", '"a"'))
+    )
     assert event[1][1] == b"123456789012345678901234567890.10"
 
 
@@ -113,7 +117,11 @@ def test_without_one_it_is_absent_and_named_never_null() -> None:
     new = ",".join([column("id", 23, "1"), column("price", 1700, "2")])
     event = decode_row(Wal2JsonDecoder(Scope()), row("U", new, column("id", 23, "1")))
     shape = event[0]
-    assert (shape.old_is_full, shape.new_columns, shape.unchanged_toast) == (False, ("id", "price"), ("name",))
+    assert (shape.old_is_full, shape.new_columns, shape.unchanged_toast) == (
+        False,
+        ("id", "price"),
+        ("name",),
+    )
 
 
 def test_a_delete_with_only_its_key_is_partial_and_with_all_columns_full() -> None:

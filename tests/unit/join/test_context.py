@@ -9,7 +9,9 @@ from cdc_audit.join.context import MAX_BYTES, inet, read, to_context
 from cdc_audit.model.context import ContextKey, Trust
 
 SECRET = b"k" * 32
-KEY = ContextKey("k1", bytes(b ^ 0x36 for b in SECRET.ljust(64, b"\0")), bytes(b ^ 0x5C for b in SECRET.ljust(64, b"\0")))
+KEY = ContextKey(
+    "k1", bytes(b ^ 0x36 for b in SECRET.ljust(64, b"\0")), bytes(b ^ 0x5C for b in SECRET.ljust(64, b"\0"))
+)
 KEYS = {"k1": KEY}
 
 

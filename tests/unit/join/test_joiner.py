@@ -74,7 +74,9 @@ def test_the_hold_is_bounded_in_bytes_too() -> None:
 
 def test_a_transaction_without_changes_is_one_empty_stretch_so_that_its_position_is_known() -> None:
     stretches = Joiner().join(transaction(), 10, AT)
-    assert [(s.transaction.end_lsn, s.changes, s.starts, s.ends) for s in stretches] == [(500, [], True, True)]
+    assert [(s.transaction.end_lsn, s.changes, s.starts, s.ends) for s in stretches] == [
+        (500, [], True, True)
+    ]
 
 
 def test_a_non_transactional_context_is_never_a_context() -> None:

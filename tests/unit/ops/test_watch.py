@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from cdc_audit.model.ledger import Block, Receipt
+from cdc_audit.model.observer import BlockCounts, Observer, SlotState
 from cdc_audit.ops.metrics import Metrics
 from cdc_audit.ops.watch import Watch
-from cdc_audit.pipeline.observer import BlockCounts, Observer, SlotState
 
 NOW = 1_795_375_150.0  # 2026-11-22 19:19:10 UTC
 

@@ -3,7 +3,14 @@
 import pytest
 
 from cdc_audit.config import Batch
-from cdc_audit.errors import AnotherDaemonError, CdcAuditError, NotPermittedError, SettingError, StreamError, UnavailableError
+from cdc_audit.errors import (
+    AnotherDaemonError,
+    CdcAuditError,
+    NotPermittedError,
+    SettingError,
+    StreamError,
+    UnavailableError,
+)
 from cdc_audit.model.ledger import Block
 from cdc_audit.pipeline import ack, batch, reconcile, recovery
 from cdc_audit.seal.block import EMPTY_ROOT, NO_HASH
@@ -11,7 +18,14 @@ from cdc_audit.seal.block import EMPTY_ROOT, NO_HASH
 LAST = Block(9, "data", 1, 5, "77", 2, "s", 50, 100, "", "", EMPTY_ROOT, NO_HASH, "", "")
 
 
-def source(confirmed: int = 100, *, system: str = "77", timeline: int = 2, history: str = "", plugin: str = "wal2json") -> reconcile.SourceState:
+def source(
+    confirmed: int = 100,
+    *,
+    system: str = "77",
+    timeline: int = 2,
+    history: str = "",
+    plugin: str = "wal2json",
+) -> reconcile.SourceState:
     return reconcile.SourceState(system, timeline, history, "s", plugin, confirmed)
 
 
@@ -33,7 +47,9 @@ def test_a_slot_ahead_of_the_ledger_stops_with_the_command_that_goes_on() -> Non
 def test_with_a_reason_the_missing_range_becomes_a_gap_block() -> None:
     resumption = resume(source(164), "disk died")
     assert resumption.lsn == 164
-    assert [(b.kind, b.start_lsn, b.end_lsn, b.detail["reason"]) for b in resumption.blocks] == [("gap", 100, 164, "disk died")]
+    assert [(b.kind, b.start_lsn, b.end_lsn, b.detail["reason"]) for b in resumption.blocks] == [
+        ("gap", 100, 164, "disk died")
+    ]
 
 
 def test_another_cluster_or_plugin_or_a_former_primary_is_refused() -> None:
@@ -52,7 +68,11 @@ def test_after_a_promotion_before_the_ledgers_end_the_phantoms_are_named_and_not
     resumption = resume(source(64, timeline=3, history="1\t0/20\tx\n2\t0/50\tpromoted\n"))
     assert resumption.lsn == 0x50
     block = resumption.blocks[0]
-    assert (block.kind, block.detail["phantoms_from"], block.detail["phantoms_to"]) == ("divergence", "0/50", "0/64")
+    assert (block.kind, block.detail["phantoms_from"], block.detail["phantoms_to"]) == (
+        "divergence",
+        "0/50",
+        "0/64",
+    )
 
 
 def test_a_history_that_does_not_know_the_ledgers_timeline_is_no_successor() -> None:
@@ -84,14 +104,18 @@ def test_the_servers_word_for_what_it_sent_counts_only_outside_of_a_transaction(
 
 def test_a_heartbeat_is_due_when_wal_moved_or_an_hour_went_by_and_no_rows_wait() -> None:
     def due(since: float, ledger: int, idle: int, rows: bool = False) -> bool:
-        return ack.is_heartbeat_due(since_last_block=since, interval=30, ledger_lsn=ledger, idle_lsn=idle, has_rows=rows)
+        return ack.is_heartbeat_due(
+            since_last_block=since, interval=30, ledger_lsn=ledger, idle_lsn=idle, has_rows=rows
+        )
 
     assert due(30, 10, 11) and not due(29, 10, 11)
     assert not due(3599, 10, 10) and due(3600, 10, 10)
     assert not due(9999, 10, 11, rows=True)
 
 
-@pytest.mark.parametrize("error", [SettingError("x"), NotPermittedError("x"), StreamError("x"), CdcAuditError("x")])
+@pytest.mark.parametrize(
+    "error", [SettingError("x"), NotPermittedError("x"), StreamError("x"), CdcAuditError("x")]
+)
 def test_what_does_not_pass_by_itself_stops(error: CdcAuditError) -> None:
     assert recovery.after(error, attempt=1, jitter=0.5) is None
 

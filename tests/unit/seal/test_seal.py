@@ -22,12 +22,16 @@ def update(new: list[bytes], old: list[bytes], columns: tuple[str, ...] = ("id",
     return (Shape("UPDATE", "public", "t", "", columns, columns, True, ("id",), ()), new, old)
 
 
-def stretch(*changes: Change, at: str = AT, lsn: int = 256, context: Context = NO_CONTEXT, **more: bool) -> Stretch:
+def stretch(
+    *changes: Change, at: str = AT, lsn: int = 256, context: Context = NO_CONTEXT, **more: bool
+) -> Stretch:
     flags = {"starts": True, "ends": True, **more}
     return Stretch(Begin(7, lsn, at), context, list(changes), **flags)
 
 
-def fields(*changes: Change, rules: tuple[RedactRule, ...] = (), context: Context = NO_CONTEXT) -> list[list[bytes]]:
+def fields(
+    *changes: Change, rules: tuple[RedactRule, ...] = (), context: Context = NO_CONTEXT
+) -> list[list[bytes]]:
     builder = BlockBuilder(GENESIS, NO_HASH, timeline=1, rules=rules)
     builder.add(stretch(*changes, context=context))
     return [line.split(b"\t") for line in builder.take().splitlines()]
@@ -95,8 +99,19 @@ def test_rules_drop_mask_and_keep_by_table_and_column() -> None:
 
 @pytest.mark.parametrize(
     ("name", "secret"),
-    [("password", True), ("userPassword", True), ("API_KEY", True), ("card-number", True), ("pin", True), ("SSN", True)]
-    + [("compassion", False), ("spinning", False), ("author", False), ("keyboard", False), ("tokenized", False)],
+    [
+        ("password", True),
+        ("userPassword", True),
+        ("API_KEY", True),
+        ("card-number", True),
+        ("pin", True),
+        ("SSN", True),
+        ("compassion", False),
+        ("spinning", False),
+        ("author", False),
+        ("keyboard", False),
+        ("tokenized", False),
+    ],
 )
 def test_a_secret_is_told_by_a_word_of_its_name(name: str, secret: bool) -> None:
     assert is_secret_name(name) is secret
@@ -121,12 +136,24 @@ def test_truncates_suppressed_changes_and_events_have_lines_too() -> None:
 def test_the_context_fills_its_columns() -> None:
     context = Context(Trust.SIGNED, "u\t1", "", "10.0.0.9", "", '{"a": "\\\\"}', "app", "web")
     (line,) = fields(update([b"1", b"2"], [b"1", b"2"]), context=context)
-    assert line[9:17] == [b"u\\t1", b"\\N", b"10.0.0.9", b"\\N", b'{"a": "\\\\\\\\"}', b"signed", b"app", b"web"]
+    assert line[9:17] == [
+        b"u\\t1",
+        b"\\N",
+        b"10.0.0.9",
+        b"\\N",
+        b'{"a": "\\\\\\\\"}',
+        b"signed",
+        b"app",
+        b"web",
+    ]
 
 
 def test_control_characters_and_arrays_are_escaped_as_copy_does() -> None:
     assert escape(b"a\\b\b\t\n\v\f\rz\x01") == b"a\\\\b\\b\\t\\n\\v\\f\\rz\x01"
-    assert array(["a", "", "NULL", "x y", 'q"', "b\\", "{", ","]) == b'{a,"","NULL","x y","q\\\\"","b\\\\\\\\","{",","}'
+    assert (
+        array(["a", "", "NULL", "x y", 'q"', "b\\", "{", ","])
+        == b'{a,"","NULL","x y","q\\\\"","b\\\\\\\\","{",","}'
+    )
 
 
 def reference_root(leaves: list[bytes]) -> bytes:
@@ -152,7 +179,19 @@ def test_the_root_is_rfc_6962s_however_the_leaves_come(count: int) -> None:
 
 def test_known_roots_of_certificate_transparency_hold() -> None:
     # The leaves and roots of the reference implementation's own tests.
-    inputs = [bytes.fromhex(h) for h in ("", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f")]
+    inputs = [
+        bytes.fromhex(h)
+        for h in (
+            "",
+            "00",
+            "10",
+            "2021",
+            "3031",
+            "40414243",
+            "5051525354555657",
+            "606162636465666768696a6b6c6d6e6f",
+        )
+    ]
     tree = MerkleTree()
     tree.extend([sha256(b"\0" + data).digest() for data in inputs])
     assert tree.root().hex() == "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328"

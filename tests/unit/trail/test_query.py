@@ -38,7 +38,7 @@ def test_a_time_means_the_same_moment_wherever_it_is_typed(text: str, meant: str
 
 @pytest.mark.parametrize(
     "text",
-    ["", "tomorrow-ish", "7", "d", "-7d", "7y", "2026-13-01", "0001-01-01T00:00+14:00", "999999w", "٧d٧"],
+    ["", "tomorrow-ish", "7", "d", "-7d", "7y", "2026-13-01", "0001-01-01T00:00+14:00", "999999w", "\u0667d"],
 )
 def test_what_is_no_time_is_refused_with_examples(text: str) -> None:
     with pytest.raises(UsageError) as caught:

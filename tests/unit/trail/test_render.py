@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from decimal import Decimal
 
 import pytest
@@ -74,12 +75,12 @@ def test_a_table_fits_its_width(width: int) -> None:
 
 def test_a_wide_table_shows_all_of_it() -> None:
     text = list(table([row(schema_name="shop", context_trust="asserted")], 200))[1]
-    assert text.split("  ") == [
+    assert re.split(" {2,}", text) == [
         "2026-11-22 19:19:02",
-        "u42 ",
+        "u42",
         "UPDATE",
         "shop.orders",
-        "42    ",
+        "42",
         "asserted",
         "note: null → paid, price: 12345678901234567890.60 → 1.10",
     ]
@@ -113,7 +114,7 @@ def test_what_is_escaped_can_be_read() -> None:
 
 
 def test_a_json_line_has_every_column_in_order_and_every_digit() -> None:
-    line = json_line(row(context='{"n": 1e400, "t": "\\u0000x"}'.replace("\\u0000", "")))
+    line = json_line(row(context='{"n": 1e400, "t": "x"}'))
     read = json.loads(line, parse_float=Decimal)
     assert list(read) == list(LogRow._fields)
     assert '"old_data":{"id": 42, "note": null, "price": 12345678901234567890.60}' in line

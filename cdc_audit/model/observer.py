@@ -11,7 +11,8 @@ from cdc_audit.model.ledger import Receipt
 class SlotState(NamedTuple):
     """The slot as pg_replication_slots shows it, polled by the sidecar. Sizes in bytes, None where the server has none.
 
-    ``lag_bytes`` is the source's insert position minus ``confirmed_flush_lsn``; ``retained_bytes`` the same from ``restart_lsn``.
+    ``settled_lsn`` is the position through which everything is durable or had nothing to store; ``lag_bytes`` is the
+    source's insert position minus it; ``retained_bytes`` is the WAL that the server keeps for the slot.
     ``tables_without_identity`` counts tables in scope whose UPDATE or DELETE can't be captured.
     """
 
@@ -20,7 +21,7 @@ class SlotState(NamedTuple):
     lag_bytes: int
     retained_bytes: int
     safe_wal_bytes: int | None
-    confirmed_flush_lsn: int
+    settled_lsn: int
     tables_without_identity: int
 
 
