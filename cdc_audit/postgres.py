@@ -18,7 +18,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from cdc_audit.errors import CdcAuditError, NotPermittedError, SettingError, UnavailableError
 
 _SETTINGS = "-c timezone=UTC -c datestyle=ISO -c search_path=pg_catalog -c client_min_messages=warning"
-_KEEPALIVE = {
+_DEFAULTS = {
+    "client_encoding": "utf8",
     "connect_timeout": "5",
     "keepalives_idle": "10",
     "keepalives_interval": "5",
@@ -37,7 +38,7 @@ def conninfo(dsn: str, *, application_name: str, settings: str = _SETTINGS) -> s
     """The DSN with our defaults put under what it says itself; its own ``options`` come after ours."""
     given = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
     given["options"] = f"{settings} {given.get('options', '')}".strip()
-    return make_conninfo(**{**_KEEPALIVE, "application_name": application_name, **given})
+    return make_conninfo(**{**_DEFAULTS, "application_name": application_name, **given})
 
 
 def connect(dsn: str, *, side: str, application_name: str = "cdc-audit") -> Connection:

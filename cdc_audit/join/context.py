@@ -59,10 +59,10 @@ def read(content: str, *, kind: str, xid: int | None, keys: Mapping[str, Context
     Without any key there is nothing to check a signature with: then a signed message counts as asserted.
     """
     if not content.startswith(_SIGNED):
-        fields = _object(content, MAX_BYTES)
+        fields = _object(content, MAX_BYTES, MAX_DEPTH)
         return Said(Trust.INVALID, {}, content) if fields is None else Said(Trust.ASSERTED, fields)
     parts = content.split(":", 3)
-    body = _object(parts[3], _MAX_SIGNED_BYTES) if len(parts) == 4 else None
+    body = _object(parts[3], _MAX_SIGNED_BYTES, MAX_DEPTH + 1) if len(parts) == 4 else None
     if body is None:
         return Said(Trust.INVALID, {}, content)
     fields = body.get("context", {}) if kind == "context" else body
@@ -154,14 +154,14 @@ def _is_genuine(
     return isinstance(said_xid, str) and said_xid.isdigit() and int(said_xid) & 0xFFFFFFFF == xid
 
 
-def _object(text: str, max_bytes: int) -> dict[str, Any] | None:
+def _object(text: str, max_bytes: int, max_depth: int) -> dict[str, Any] | None:
     """The JSON object, or None if it isn't one, is too large or too deep, repeats a key, or holds what jsonb can't.
 
     Numbers that a float or a 64-bit integer might change stay as their text (orjson.Fragment).
     """
     if len(text) > max_bytes or len(text.encode("utf-8", "replace")) > max_bytes:
         return None
-    if text.count("{") + text.count("[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
+    if text.count("{") + text.count("[") > max_depth and _depth(text) > max_depth:
         return None
     try:
         if "\\u" in text:  # the only way in for NUL and lone surrogates

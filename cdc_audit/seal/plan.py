@@ -31,7 +31,8 @@ class Plan(NamedTuple):
     """What all lines of one shape share, in the order of the line's fields.
 
     ``names`` is ``schema<tab>table``, ``tail`` is ``capture<tab>unchanged_toast<tab>partition``. ``changed`` are the
-    columns' names as array elements where changed fields can be told (both images whole), else empty. ``record`` makes the record_id field of an
+    columns' names as array elements where changed fields can be told (both images whole), else empty. ``record`` makes the
+    record_id field of an
     image's values; ``record_in_old`` says of which.
     """
 

@@ -78,6 +78,14 @@ def test_what_cannot_be_read_is_invalid_and_its_text_is_kept_up_to_a_kilobyte(co
     assert json.loads(context.rest)["raw"] == content[:1024].replace("\0", "\ufffd")
 
 
+def test_a_signed_context_may_be_as_deep_as_a_plain_one() -> None:
+    context: object = 1
+    for _ in range(15):
+        context = {"a": context}
+    content = signed(5, {"a": context})
+    assert read(content, kind="context", xid=5, keys=KEYS).trust is Trust.SIGNED
+
+
 def test_the_limit_is_the_limit_and_brackets_in_strings_are_no_nesting() -> None:
     content = json.dumps({"a": "[{" * 20})
     assert read(content, kind="context", xid=5, keys=KEYS).trust is Trust.ASSERTED
