@@ -11,7 +11,7 @@ import pytest
 from tests.support.databases import Databases, new_databases
 from tests.support.servers import Server, new_server, place
 
-_KEPT = {"CDC_AUDIT_TEST_PG", "CDC_AUDIT_TEST_PG_MAJOR", "CDC_AUDIT_PG_BIN"}
+_KEPT = {"CDC_AUDIT_TEST_PG", "CDC_AUDIT_TEST_ROWS", "CDC_AUDIT_TEST_PG_MAJOR", "CDC_AUDIT_PG_BIN"}
 
 # Whatever the developer's shell says about databases must not reach a test or a process that a test starts.
 for _name in list(os.environ):

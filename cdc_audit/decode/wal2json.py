@@ -42,6 +42,9 @@ _NOTICE = re.compile(
     r'no (?:old )?tuple (?:identifier|data) for (INSERT|UPDATE|DELETE) in table "(.*)"\."(.*)"', re.DOTALL
 )
 _ACTIONS = {b"I": "INSERT", b"U": "UPDATE", b"D": "DELETE"}
+# float4, float8, numeric: wal2json 2.5 prints null for their NaN and infinities; domains over them and arrays it prints exactly.
+_MAY_BE_LOST = frozenset({700, 701, 1700})
+_NOT_TEXT = re.compile("[\udc80-\udcff]")
 _MAX_FORMS = 20_000
 _removesuffix = bytes.removesuffix
 
@@ -52,6 +55,8 @@ class _Form(NamedTuple):
     ``tails`` follow the values; ``fixed_length`` is the length of all that is not value and not the head before the first one.
     ``shape`` is None where the table is out of scope. ``converters`` are (position of the value, converter).
     ``new`` and ``old`` are the positions of the images' values among all values of the line. ``types`` are all their types.
+    ``never_null`` are the positions of values that may not be null: where one is, the plugin has lost a NaN or infinity.
+    ``around`` is the text around the values.
     """
 
     tails: tuple[bytes, ...]
@@ -61,6 +66,9 @@ class _Form(NamedTuple):
     new: slice | list[int]
     old: slice
     types: frozenset[int]
+    never_null: tuple[int, ...]
+    table: tuple[str, str]
+    around: bytes
 
 
 class Wal2JsonDecoder:
@@ -79,6 +87,11 @@ class Wal2JsonDecoder:
         self._forms: dict[bytes, _Form] = {}  # the whole text around the values -> its form
         self._asked: set[bytes] = set()  # forms for which the catalog has been looked up
         self._refused = b""  # the line whose values did not fit their types as they were known
+        self._doubted: set[bytes] = (
+            set()
+        )  # forms whose constraints were looked up again in the open transaction
+        self._lossy: dict[Shape, Shape] = {}  # a form's shape -> that of its lines with a lost value
+        self._is_text = True  # whether the last line was of the server's encoding
         self._begin = b""
         self._end_lsn = 0
 
@@ -102,7 +115,8 @@ class Wal2JsonDecoder:
 
         Raises UnknownTypeError (look up, ``learn``, decode again) and StreamError for anything that wal2json should not send.
         """
-        if self._encoding:
+        self._is_text = True
+        if self._encoding or not line.isascii():
             line = self._transcode(line)
         action = line[11:12]
         if action in _ACTIONS:
@@ -146,15 +160,36 @@ class Wal2JsonDecoder:
             form = self._form(key, line, parts)
             self._recent[key] = form
             values = list(map(_removesuffix, parts[1:], form.tails))
-        if form.shape is None:
+        shape = form.shape
+        if shape is None:
             return None
+        for position in form.never_null:
+            if values[position] == b"null":
+                shape = self._lossy_shape(form, key)
+                break
         try:
             for position, convert in form.converters:
                 values[position] = convert(values[position])
         except ValueFormatError:
             values = self._as_text(form, key, line, parts)
         new = form.new
-        return form.shape, values[new] if type(new) is slice else [values[i] for i in new], values[form.old]
+        return shape, values[new] if type(new) is slice else [values[i] for i in new], values[form.old]
+
+    def _lossy_shape(self, form: _Form, key: bytes) -> Shape:
+        """The shape of a line with null in a NOT NULL column of numbers.
+
+        The constraint may be gone since it was looked up: that is made sure of once a transaction.
+        """
+        assert form.shape is not None
+        if form.around not in self._doubted:
+            self._doubted.add(form.around)
+            self._recent.pop(key, None)
+            self._forms.pop(form.around, None)
+            self._asked.add(form.around)
+            raise UnknownTypeError(frozenset(), frozenset([form.table]))
+        if len(self._lossy) >= _MAX_FORMS:
+            self._lossy.clear()
+        return self._lossy.setdefault(form.shape, form.shape._replace(is_lossy=True))
 
     def _as_text(self, form: _Form, key: bytes, line: bytes, parts: list[bytes]) -> RowValues:
         """The values of a line whose type was altered since (ALTER TYPE ... ADD ATTRIBUTE, say): what doesn't fit is its text.
@@ -226,7 +261,16 @@ class Wal2JsonDecoder:
             positions,
             slice(len(new), len(tails)),
             frozenset(oid for _, oid in new + old),
+            self._never_null(info, new + old) if in_scope else (),
+            (schema, table),
+            around,
         )
+
+    def _never_null(self, info: TableInfo | None, values: list[tuple[str, int]]) -> tuple[int, ...]:
+        if info is None or self._quoted_numbers:
+            return ()
+        not_null = {column for column, _, is_not_null in info.columns if is_not_null}
+        return tuple(i for i, (name, oid) in enumerate(values) if oid in _MAY_BE_LOST and name in not_null)
 
     def _converters(
         self, around: bytes, name: tuple[str, str], oids: list[int]
@@ -249,12 +293,16 @@ class Wal2JsonDecoder:
     def _other(self, action: bytes, line: bytes, fields: dict[str, Any]) -> Event | None:
         if action == b"B":
             self._begin = line[12:]
+            self._doubted.clear()
             self._end_lsn = parse_lsn(fields["nextlsn"])
             return Begin(fields["xid"], self._end_lsn, fields["timestamp"])
         if action == b"M":
-            return Message(
-                fields["transactional"], fields["prefix"], fields["content"], parse_lsn(fields["lsn"])
-            )
+            content = fields["content"]
+            if (
+                not self._is_text
+            ):  # pg_logical_emit_message takes bytea too: such a message must not be taken for JSON
+                content = "\ufffd" + content
+            return Message(fields["transactional"], fields["prefix"], content, parse_lsn(fields["lsn"]))
         if action == b"T":
             name = fields["schema"], fields["table"]
             root, partition = self._root(*name)
@@ -272,20 +320,21 @@ class Wal2JsonDecoder:
     def _parse(self, line: bytes) -> dict[str, Any]:
         try:
             fields = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            try:  # pg_logical_emit_message takes bytea too: its bytes need not be text
-                fields = orjson.loads(line.decode("utf-8", "replace"))
-            except orjson.JSONDecodeError as error:
-                raise self._broken(f"invalid JSON at byte {error.pos}") from None
+        except orjson.JSONDecodeError as error:
+            raise self._broken(f"invalid JSON at byte {error.pos}") from None
         if not isinstance(fields, dict):
             raise self._broken("a message is not a JSON object")
         return fields
 
     def _transcode(self, line: bytes) -> bytes:
+        """The line as UTF-8. What isn't of the server's encoding (in SQL_ASCII anything goes) is taken for LATIN1, byte by byte."""
         try:
-            return line.decode(self._encoding).encode()
+            text = line.decode(self._encoding or "utf-8")
         except UnicodeDecodeError:
-            return line.decode("latin-1").encode()
+            self._is_text = False
+            text = line.decode(self._encoding or "utf-8", "surrogateescape")
+            text = _NOT_TEXT.sub(lambda match: chr(ord(match[0]) - 0xDC00), text)
+        return text.encode()
 
     def _broken(self, what: str) -> StreamError:
         where = (

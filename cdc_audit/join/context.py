@@ -17,6 +17,7 @@ import hmac
 import ipaddress
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -62,7 +63,7 @@ def read(content: str, *, kind: str, xid: int | None, keys: Mapping[str, Context
         fields = _object(content, MAX_BYTES, MAX_DEPTH)
         return Said(Trust.INVALID, {}, content) if fields is None else Said(Trust.ASSERTED, fields)
     parts = content.split(":", 3)
-    body = _object(parts[3], _MAX_SIGNED_BYTES, MAX_DEPTH + 1) if len(parts) == 4 else None
+    body = _signed_object(parts[3]) if len(parts) == 4 else None
     if body is None:
         return Said(Trust.INVALID, {}, content)
     fields = body.get("context", {}) if kind == "context" else body
@@ -106,6 +107,7 @@ def _columns(said: Said, fields: dict[str, Any]) -> Context:
     )
 
 
+@lru_cache(maxsize=4096)
 def inet(text: str) -> str:
     """The text that PostgreSQL's inet prints for an address or network, or "" if it would not take it."""
     if "%" in text:
@@ -152,6 +154,28 @@ def _is_genuine(
         except ValueError:
             return False
     return isinstance(said_xid, str) and said_xid.isdigit() and int(said_xid) & 0xFFFFFFFF == xid
+
+
+def _signed_object(text: str) -> dict[str, Any] | None:
+    """The body of a signed message: printed by jsonb, so without repeated keys, and mostly without fractions."""
+    if len(text) > MAX_BYTES or "\\u" in text or text.count("{") + text.count("[") > MAX_DEPTH:
+        return _object(text, _MAX_SIGNED_BYTES, MAX_DEPTH + 1)
+    try:
+        value = orjson.loads(text)
+    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        return None
+    if not isinstance(value, dict) or _holds_float(value):
+        return _object(text, _MAX_SIGNED_BYTES, MAX_DEPTH + 1)
+    return value
+
+
+def _holds_float(value: object) -> bool:
+    """Whether orjson has put a number through a double: one with a fraction or exponent, or beyond 64 bits."""
+    if isinstance(value, dict):
+        return any(map(_holds_float, value.values()))
+    if isinstance(value, list):
+        return any(map(_holds_float, value))
+    return isinstance(value, float)
 
 
 def _object(text: str, max_bytes: int, max_depth: int) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ class Shape(NamedTuple):
     ``old_is_full`` says that the old image is the whole old row (REPLICA IDENTITY FULL), not just its key.
     ``key`` names the primary key's columns in column order, or, without one, those of a replica identity index; ().
     ``unchanged_toast`` names columns that the server did not send since they did not change.
+    ``is_lossy`` says that the plugin has turned a NaN or infinity of this row into null (wal2json 2.5).
     """
 
     action: Action
@@ -32,6 +33,7 @@ class Shape(NamedTuple):
     old_is_full: bool
     key: tuple[str, ...]
     unchanged_toast: tuple[str, ...]
+    is_lossy: bool = False
 
 
 # A row change: its shape, and the values of the new and the old image in the order of the shape's columns. Each value is

@@ -56,6 +56,8 @@ def make_plan(shape: Shape, rules: Sequence[RedactRule]) -> Plan:
     in_old = bool(set(shape.key) & set(shape.old_columns))
     columns, image = (shape.old_columns, old) if in_old else (shape.new_columns, new)
     capture = b"full" if shape.action == "INSERT" or shape.old_is_full else b"partial"
+    if shape.is_lossy:
+        capture = b"lossy"
     toast = array(shape.unchanged_toast) if shape.unchanged_toast else NULL
     return Plan(
         shape.action,

@@ -1,0 +1,105 @@
+"""pgoutput's transactions, held back until their commit.
+
+pgoutput says only at a transaction's end where its commit record ends, but every row of the trail carries that position. So the
+messages of a transaction wait for its Commit, up to 16 MB of them in memory, the rest in an unnamed temporary file of the daemon
+(``TMPDIR``; it has no name, and ends with the daemon). wal2json says it at the beginning and needs none of this.
+"""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import IO
+
+from cdc_audit.errors import StreamError, UnavailableError
+from cdc_audit.source.stream import Notice
+
+_MEMORY_BYTES = 16 * 1024 * 1024
+_PIECE_BYTES = 1024 * 1024
+_LENGTH = struct.Struct(">I")
+_COMMIT = struct.Struct(">xBQQq")  # kind, flags, commit position, end position, commit time
+_BEGIN, _END = ord("B"), ord("C")
+
+
+class Spool:
+    """Takes the stream's messages in order, gives those of whole transactions in the same order."""
+
+    def __init__(self) -> None:
+        self._is_open = False
+        self._messages: list[bytes] = []
+        self._size = 0
+        self._file: IO[bytes] | None = None
+
+    def feed(self, items: Iterable[bytes | Notice]) -> Iterator[list[bytes | Notice]]:
+        """Pieces that can be decoded now. The Begin in them is 8 bytes longer: the end position, as ``decode.pgoutput`` takes it.
+
+        Raises UnavailableError if the temporary file can't be written.
+        """
+        ready: list[bytes | Notice] = []
+        for item in items:
+            if not isinstance(item, bytes):
+                continue  # pgoutput reports nothing about rows in notices
+            kind = item[0] if item else 0
+            if kind == _END and self._is_open:
+                yield ready
+                ready = []
+                yield from self._whole(item)
+            elif kind == _BEGIN or self._is_open:
+                self._hold(item)
+            else:
+                ready.append(item)
+        yield ready
+
+    def close(self) -> None:
+        """Forget what is held."""
+        if self._file is not None:
+            self._file.close()
+        self._is_open, self._messages, self._size, self._file = False, [], 0, None
+
+    def _hold(self, message: bytes) -> None:
+        self._is_open = True
+        self._messages.append(message)
+        self._size += len(message)
+        if self._size > _MEMORY_BYTES:
+            self._spill()
+
+    def _spill(self) -> None:
+        """Move what is held, but for the Begin, to the file."""
+        begin, *rest = self._messages
+        try:
+            if self._file is None:
+                self._file = tempfile.TemporaryFile(prefix="cdc-audit-")
+            self._file.write(b"".join(part for message in rest for part in (_LENGTH.pack(len(message)), message)))
+        except OSError as error:
+            raise UnavailableError(
+                f"source transaction larger than memory: {error.strerror} in {tempfile.gettempdir()}",
+                remedy="make room there, or set TMPDIR to a folder with room",
+            ) from error
+        self._messages, self._size = [begin], 0
+
+    def _whole(self, commit: bytes) -> Iterator[list[bytes | Notice]]:
+        if len(commit) != _COMMIT.size:
+            raise StreamError("pgoutput: a COMMIT of wrong length")
+        begin, *rest = self._messages
+        end = _COMMIT.unpack(commit)[2].to_bytes(8, "big")
+        yield [begin + end]
+        if self._file is not None:
+            self._file.seek(0)
+            yield from _pieces(self._file)
+        self.close()
+        yield [*rest, commit]
+
+
+def _pieces(file: IO[bytes]) -> Iterator[list[bytes | Notice]]:
+    """The messages in a file, about a megabyte at a time."""
+    piece: list[bytes | Notice] = []
+    size = 0
+    while length := file.read(_LENGTH.size):
+        message = file.read(_LENGTH.unpack(length)[0])
+        piece.append(message)
+        size += len(message)
+        if size >= _PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+    yield piece
