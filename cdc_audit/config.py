@@ -61,6 +61,13 @@ class Audit(_Section):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
+    @field_validator("record_reads")
+    @classmethod
+    def _not_yet(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("this version does not record queries of the trail")
+        return value
+
     @property
     def one_time_dsn(self) -> str:
         """The connection for one-time work."""

@@ -91,7 +91,7 @@ class Wal2JsonDecoder:
             set()
         )  # forms whose constraints were looked up again in the open transaction
         self._lossy: dict[Shape, Shape] = {}  # a form's shape -> that of its lines with a lost value
-        self._is_text = True  # whether the last line was of the server's encoding
+        self._is_text = True  # whether the last line beyond ASCII was of the server's encoding
         self._begin = b""
         self._end_lsn = 0
 
@@ -115,7 +115,6 @@ class Wal2JsonDecoder:
 
         Raises UnknownTypeError (look up, ``learn``, decode again) and StreamError for anything that wal2json should not send.
         """
-        self._is_text = True
         if self._encoding or not line.isascii():
             line = self._transcode(line)
         action = line[11:12]
@@ -328,6 +327,7 @@ class Wal2JsonDecoder:
 
     def _transcode(self, line: bytes) -> bytes:
         """The line as UTF-8. What isn't of the server's encoding (in SQL_ASCII anything goes) is taken for LATIN1, byte by byte."""
+        self._is_text = True
         try:
             text = line.decode(self._encoding or "utf-8")
         except UnicodeDecodeError:
