@@ -69,8 +69,10 @@ class Spool:
         begin, *rest = self._messages
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(prefix="cdc-audit-")
-            self._file.write(b"".join(part for message in rest for part in (_LENGTH.pack(len(message)), message)))
+                self._file = tempfile.TemporaryFile(prefix="cdc-audit-")  # noqa: SIM115 - closed by close()
+            self._file.write(
+                b"".join(part for message in rest for part in (_LENGTH.pack(len(message)), message))
+            )
         except OSError as error:
             raise UnavailableError(
                 f"source transaction larger than memory: {error.strerror} in {tempfile.gettempdir()}",

@@ -12,10 +12,27 @@ import pytest
 from tests.support.daemon import DaemonProcess, initialised, until
 from tests.support.databases import Databases
 
-NAMES = """replication_lag_bytes replication_lag_seconds slot_retained_bytes slot_safe_wal_bytes slot_active slot_wal_status
-rows_total transactions_total blocks_total commit_to_durable_seconds_count block_write_seconds_count context_rows_total
-suppressed_changes_total redacted_values_total tables_without_identity reconnects_total last_commit_timestamp_seconds
-last_block build_info""".split()
+NAMES = [
+    "replication_lag_bytes",
+    "replication_lag_seconds",
+    "slot_retained_bytes",
+    "slot_safe_wal_bytes",
+    "slot_active",
+    "slot_wal_status",
+    "rows_total",
+    "transactions_total",
+    "blocks_total",
+    "commit_to_durable_seconds_count",
+    "block_write_seconds_count",
+    "context_rows_total",
+    "suppressed_changes_total",
+    "redacted_values_total",
+    "tables_without_identity",
+    "reconnects_total",
+    "last_commit_timestamp_seconds",
+    "last_block",
+    "build_info",
+]
 
 
 def promtool() -> str | None:
