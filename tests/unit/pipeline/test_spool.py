@@ -27,14 +27,20 @@ def test_what_stands_between_transactions_passes_in_its_place() -> None:
     assert messages(Spool(), items) == [b"M1", BEGIN + (130).to_bytes(8, "big"), b"I1", COMMIT, b"M2"]
 
 
-def test_a_transaction_larger_than_memory_comes_back_from_the_file_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transaction_larger_than_memory_comes_back_from_the_file_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(spool_module, "_MEMORY_BYTES", 1000)
     monkeypatch.setattr(spool_module, "_PIECE_BYTES", 300)
     spool = Spool()
     rows = [b"I%d" % n + b"x" * (n % 50) for n in range(500)]
     assert messages(spool, [BEGIN, *rows]) == []
     pieces = list(spool.feed([COMMIT]))
-    assert [message for piece in pieces for message in piece] == [BEGIN + (130).to_bytes(8, "big"), *rows, COMMIT]
+    assert [message for piece in pieces for message in piece] == [
+        BEGIN + (130).to_bytes(8, "big"),
+        *rows,
+        COMMIT,
+    ]
     assert max(sum(map(len, piece)) for piece in pieces if isinstance(piece[0:1], list)) < 1500  # type: ignore[arg-type]
     assert messages(spool, [BEGIN, b"I", COMMIT])[1:] == [b"I", COMMIT]
 

@@ -227,3 +227,9 @@ def test_seq_counts_through_a_transactions_stretches_and_begins_anew_with_the_ne
     builder.add(stretch(one, starts=False))
     builder.add(stretch(one))
     assert [line.split(b"\t")[22] for line in builder.take().splitlines()] == [b"1", b"2", b"3", b"1"]
+
+
+def test_a_lost_value_is_marked_before_an_old_image_that_is_not_whole() -> None:
+    partial = Shape("UPDATE", "public", "t", "", ("id", "n"), ("id",), False, ("id",), ())
+    rows = [(partial._replace(is_lossy=lossy), [b"1", b"null"], [b"1"]) for lossy in (True, False)]
+    assert [line[17] for line in fields(*rows)] == [b"lossy", b"partial"]
