@@ -41,7 +41,7 @@ def test_a_transaction_larger_than_memory_comes_back_from_the_file_in_order(
         *rows,
         COMMIT,
     ]
-    assert max(sum(map(len, piece)) for piece in pieces if isinstance(piece[0:1], list)) < 1500  # type: ignore[arg-type]
+    assert max(sum(map(len, piece)) for piece in pieces if isinstance(piece[0:1], list)) < 1500
     assert messages(spool, [BEGIN, b"I", COMMIT])[1:] == [b"I", COMMIT]
 
 
