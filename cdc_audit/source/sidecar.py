@@ -20,7 +20,7 @@ from cdc_audit.model.context import ContextKey
 from cdc_audit.postgres import connect_async, named_sql
 from cdc_audit.source import catalog, install
 from cdc_audit.source.plugin import explained
-from cdc_audit.source.slot import SlotInfo
+from cdc_audit.source.slot import SlotInfo, info_of
 
 _SLOT = named_sql("cdc_audit.source", "sql/slot.sql")
 _FACTS = named_sql("cdc_audit.source", "sql/facts.sql")
@@ -83,11 +83,7 @@ class Sidecar:
         with explained():
             async with self._connection.cursor(row_factory=dict_row) as cursor:
                 row = await (await cursor.execute(_SLOT["status"], {"slot": self._slot})).fetchone()
-        if row is None:
-            return None
-        return SlotInfo(
-            **{**row, "retained_bytes": row["retained_bytes"] or 0, "wal_status": row["wal_status"] or ""}
-        )
+        return info_of(row) if row else None
 
     async def tables_without_identity(self) -> int:
         """How many tables in scope can't tell which row an UPDATE or DELETE changed; looked up once a minute."""

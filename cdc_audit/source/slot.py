@@ -6,7 +6,9 @@ Nothing here knows of the ledger; that a slot which is made again or advanced le
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg import Connection
@@ -57,11 +59,14 @@ def status(connection: Connection, slot: str) -> SlotInfo | None:
     """The slot, or None if there is none. Any role may ask. SettingError if it isn't a logical slot."""
     with explained(), connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(_SQL["status"], {"slot": slot}).fetchone()
-    if row is None:
-        return None
+    return info_of(row) if row else None
+
+
+def info_of(row: Mapping[str, Any]) -> SlotInfo:
+    """The slot in a row of the statement ``status``. Raises SettingError if it isn't a logical slot."""
     if row["plugin"] is None:
         raise SettingError(
-            f'source database: replication slot "{slot}" is a physical one',
+            f'source database: replication slot "{row["name"]}" is a physical one',
             remedy="give [source] slot another name",
         )
     return SlotInfo(
