@@ -122,7 +122,16 @@ class Ledger(_Section):
     heartbeat_interval: float = Field(
         default=30.0, ge=1, le=3600, description="a block even when idle, if WAL moved"
     )
-    anchors: tuple[str, ...] = Field(default=(), description="where block hashes are kept besides")
+    anchors: tuple[str, ...] = Field(
+        default=(), description="where block hashes are kept besides: file:/an/absolute/path"
+    )
+
+    @field_validator("anchors")
+    @classmethod
+    def _known_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not target.startswith("file:/") for target in value):
+            raise ValueError("an anchor is file:/an/absolute/path; other kinds are not there yet")
+        return value
 
 
 class Metrics(_Section):

@@ -27,6 +27,12 @@ class CheckFailedError(CdcAuditError):
     exit_code = 1
 
 
+class IncompleteEvidenceError(CdcAuditError):
+    """A verification lacks what it would need to say more than that nothing wrong was seen."""
+
+    exit_code = 3
+
+
 class UsageError(CdcAuditError):
     """The command line asks for something that makes no sense."""
 

@@ -25,6 +25,8 @@ _COMMANDS = {
     "schema": "Migrate the audit schema, show its state, make partitions.",
     "source": "Install or uninstall the source's functions; look after its tables.",
     "log": "Who changed what, newest first.",
+    "verify": "Is the trail still what the daemon wrote? Names what was altered, removed or inserted.",
+    "key": "Make, show and replace the key that blocks are signed with.",
 }
 
 

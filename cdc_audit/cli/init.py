@@ -6,13 +6,15 @@ import click
 import psycopg
 
 from cdc_audit.cli.settings import require_dsn, with_config
+from cdc_audit.cli.source import publication_lines
 from cdc_audit.config import Config
 from cdc_audit.errors import SettingError
 from cdc_audit.model.lsn import format_lsn
-from cdc_audit.postgres import connect, conninfo, explain
+from cdc_audit.postgres import connect
 from cdc_audit.schema import migrate, partitions
 from cdc_audit.sink import ledger
-from cdc_audit.source import install, slot, tables
+from cdc_audit.sink.signing import load_signer
+from cdc_audit.source import facts, install, slot, tables
 
 
 @click.command("init")
@@ -52,6 +54,7 @@ def _slot_and_ledger(
     config: Config, source: psycopg.Connection, audit: psycopg.Connection, source_dsn: str
 ) -> None:
     name, schema = config.source.slot, config.audit.audit_schema
+    signer = load_signer(config.ledger.signing_key_file)
     existed = slot.status(source, name) is not None
     last = ledger.last_block(audit, schema)
     if last is not None and not existed:
@@ -59,36 +62,27 @@ def _slot_and_ledger(
             f"the ledger ends at {format_lsn(last[0].end_lsn)}, but replication slot {name} does not exist",
             remedy='cdc-audit slot recreate --reason "why the slot is gone"',
         )
+    if config.source.plugin == "pgoutput":
+        for line in publication_lines(config, source):
+            click.echo(line)
     info = slot.create(source, name, config.source.plugin)
     start = format_lsn(info.confirmed_flush_lsn)
     click.echo(f"slot {name} ({info.plugin}): " + ("there already" if existed else f"created at {start}"))
     if last is None:
-        system_identifier, timeline = _identify(source_dsn)
+        system = facts.identify(source_dsn, slot=name, plugin=config.source.plugin)
         ledger.genesis(
             audit,
             schema,
-            system_identifier=system_identifier,
-            timeline=timeline,
+            system_identifier=system.system_identifier,
+            timeline=system.timeline,
             slot=name,
             lsn=info.confirmed_flush_lsn,
             detail={"database": info.database, "plugin": info.plugin},
+            signer=signer,
         )
         click.echo(f"ledger: the trail begins after {start}")
     else:
         click.echo(f"ledger: {last[0].block + 1} blocks, through {format_lsn(last[0].end_lsn)}")
-
-
-def _identify(source_dsn: str) -> tuple[str, int]:
-    """The source cluster's identifier and timeline."""
-    try:
-        with psycopg.connect(
-            conninfo(source_dsn, application_name="cdc-audit init"), autocommit=True, replication="database"
-        ) as connection:
-            row = connection.execute("IDENTIFY_SYSTEM").fetchone()
-    except psycopg.Error as error:
-        raise explain(error, side="source") from error
-    assert row is not None
-    return str(row[0]), int(row[1])
 
 
 def _tables(config: Config, source: psycopg.Connection) -> None:

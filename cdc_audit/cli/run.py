@@ -18,6 +18,7 @@ from cdc_audit.ops.metrics import Metrics
 from cdc_audit.ops.server import Server
 from cdc_audit.ops.watch import Watch
 from cdc_audit.pipeline.daemon import Daemon
+from cdc_audit.sink.signing import load_signer
 
 
 @click.command("run")
@@ -43,6 +44,7 @@ def command(context: click.Context, config: Config, check: bool, accept_gap: str
     """
     require_dsn(config.source.dsn, "source")
     require_dsn(config.audit.dsn, "audit")
+    load_signer(config.ledger.signing_key_file)
     if check:
         click.echo("the configuration is valid")
         return

@@ -15,7 +15,9 @@ from cdc_audit.model.ledger import Block
 from cdc_audit.model.lsn import format_lsn, parse_lsn
 from cdc_audit.pipeline.reconcile import SourceState, resume
 from cdc_audit.postgres import connect
+from cdc_audit.seal.signature import begins_signing
 from cdc_audit.sink import ledger
+from cdc_audit.sink.signing import load_signer
 from cdc_audit.source import facts, slot
 from cdc_audit.source.plugin import RECREATE
 
@@ -170,6 +172,7 @@ def _record_gap(
     if last is None:
         click.echo("the ledger is empty, so nothing is missing from it; it begins with: cdc-audit init")
         return
+    signer = load_signer(config.ledger.signing_key_file)
     state = _state(config, cluster, found.confirmed_flush_lsn)
     blocks = resume(last, state, plugin=found.plugin, accept_gap=reason).blocks
     for block in blocks:
@@ -183,6 +186,7 @@ def _record_gap(
             if block.kind == "gap"
             else block.detail,
             timeline=cluster.timeline,
+            signer=signer,
         )
         span = f"{format_lsn(block.start_lsn)} to {format_lsn(block.end_lsn)}"
         click.echo(f"ledger block {written.block}: {block.kind}, {span}")
@@ -208,7 +212,10 @@ def _state(config: Config, cluster: facts.Cluster, confirmed_flush_lsn: int) -> 
 
 
 def _last_block(config: Config, audit: Connection) -> Block | None:
+    """The chain's end, or None; refused now, not after the slot is changed, if the ledger is signed with another key."""
     last = ledger.last_block(audit, config.audit.audit_schema)
+    if last is not None:
+        begins_signing(last[0], load_signer(config.ledger.signing_key_file))
     return last[0] if last else None
 
 

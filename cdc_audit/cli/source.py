@@ -16,6 +16,7 @@ from cdc_audit.config import Config
 from cdc_audit.errors import UsageError
 from cdc_audit.postgres import connect
 from cdc_audit.source import install as installation
+from cdc_audit.source import publication
 from cdc_audit.source import tables as source_tables
 from cdc_audit.source.tables import TableState
 
@@ -88,6 +89,7 @@ def uninstall(config: Config, yes: bool) -> None:
                 "Remove schema cdc_audit? Applications that call its functions will fail", abort=True
             )
         removed = installation.uninstall(source)
+        removed += [f"publication {name}" for name in publication.drop(source, config.source.slot)]
         for what in removed:
             click.echo(f"removed {what}")
         if not removed:
@@ -112,7 +114,10 @@ def tables(config: Config, set_full: str | None, as_json: bool) -> None:
             changed = source_tables.set_full(source, _patterns([set_full])[0])
             if not as_json:
                 _report(changed, "now have REPLICA IDENTITY FULL")
+        published = publication_lines(config, source) if config.source.plugin == "pgoutput" else []
         states = source_tables.tables(source, config.source.tables, config.source.exclude)
+    for line in () if as_json else published:
+        click.echo(line)
     for state in states:
         if as_json:
             click.echo(
@@ -120,6 +125,24 @@ def tables(config: Config, set_full: str | None, as_json: bool) -> None:
             )
     if not as_json:
         _print(states)
+
+
+def publication_lines(config: Config, connection: Connection) -> list[str]:
+    """Bring the publications that pgoutput needs in step with the tables, and say what was done."""
+    source = config.source
+    report = publication.keep_in_step(connection, source.slot, source.tables, source.exclude)
+    lines = [f"publication {name}: made" for name in report.made]
+    for names, what in (
+        (report.added, "added to"),
+        (report.moved, "moved in"),
+        (report.removed, "removed from"),
+    ):
+        lines += [f"{what} the publications: {', '.join(names)}"] if names else []
+    lines += [
+        f"  {name}: UPDATE and DELETE can't be captured: {reason}" for name, reason in report.inserts_only
+    ]
+    lines += [f"  {name}: can't be captured: {reason}" for name, reason in report.unpublishable]
+    return lines or ["publications: up to date"]
 
 
 @command.command("keys")

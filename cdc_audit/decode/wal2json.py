@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from operator import index
 from typing import Any, NamedTuple, cast
 
 import orjson
 
 from cdc_audit.decode.scope import Scope
-from cdc_audit.decode.toast import may_be_toasted
+from cdc_audit.decode.shape import shape_of
 from cdc_audit.decode.values import ValueFormatError, from_wal2json
 from cdc_audit.errors import StreamError, UnknownTypeError
 from cdc_audit.model.catalog import Catalog, TableInfo
@@ -90,7 +91,15 @@ class Wal2JsonDecoder:
         self._doubted: set[bytes] = (
             set()
         )  # forms whose constraints were looked up again in the open transaction
-        self._lossy: dict[Shape, Shape] = {}  # a form's shape -> that of its lines with a lost value
+        self._shapes: dict[
+            Shape, Shape
+        ] = {}  # so that equal shapes are one object, whatever was looked up again
+        self._user_typed: list[
+            tuple[bytes, bytes]
+        ] = []  # key and text around of forms with types that were looked up
+        self._is_empty = True  # whether the open transaction has shown no row so far
+        self._is_stale = False  # whether tables may have changed since they were looked up
+        self._refreshed = ""  # the second of commit time in which tables were last forgotten
         self._is_text = True  # whether the last line beyond ASCII was of the server's encoding
         self._begin = b""
         self._end_lsn = 0
@@ -119,11 +128,14 @@ class Wal2JsonDecoder:
             line = self._transcode(line)
         action = line[11:12]
         if action in _ACTIONS:
+            self._is_empty = False
             return self._row(line)
         if action == b"C":
             if line[12:] != self._begin:
                 raise self._broken("the COMMIT does not fit its BEGIN")
             self._begin = b""
+            if self._is_empty:
+                self._forget_types()
             return Commit(self._end_lsn)
         fields = self._parse(line)
         try:
@@ -138,9 +150,10 @@ class Wal2JsonDecoder:
         match = _NOTICE.search(text)
         if match is None:
             return None
-        action, schema, table = match.groups()
-        root, partition = self._root(schema, table)
-        if not self._scope.covers((schema, table), root):
+        action, *name = match.groups()
+        root, partition = self._root(name[0], name[1])
+        info = self._catalog.tables[name[0], name[1]]
+        if not self._scope.covers((name[0], name[1]), root) or (info is not None and info.kind not in "rp"):
             return None
         return Suppressed(cast("Action", action), *root, partition)
 
@@ -186,9 +199,13 @@ class Wal2JsonDecoder:
             self._forms.pop(form.around, None)
             self._asked.add(form.around)
             raise UnknownTypeError(frozenset(), frozenset([form.table]))
-        if len(self._lossy) >= _MAX_FORMS:
-            self._lossy.clear()
-        return self._lossy.setdefault(form.shape, form.shape._replace(is_lossy=True))
+        return self._one(form.shape._replace(is_lossy=True))
+
+    def _one(self, shape: Shape) -> Shape:
+        """The one object that stands for all equal shapes."""
+        if len(self._shapes) >= _MAX_FORMS:
+            self._shapes.clear()
+        return self._shapes.setdefault(shape, shape)
 
     def _as_text(self, form: _Form, key: bytes, line: bytes, parts: list[bytes]) -> RowValues:
         """The values of a line whose type was altered since (ALTER TYPE ... ADD ATTRIBUTE, say): what doesn't fit is its text.
@@ -199,8 +216,8 @@ class Wal2JsonDecoder:
             self._refused = line
             self._recent.pop(key, None)
             self._forms.clear()
-            assert form.shape is not None
-            raise UnknownTypeError(form.types, frozenset())
+            self._asked.add(form.around)
+            raise UnknownTypeError(form.types, frozenset([form.table]))
         values = list(map(_removesuffix, parts[1:], form.tails))
         for position, convert in form.converters:
             try:
@@ -209,6 +226,24 @@ class Wal2JsonDecoder:
                 if values[position][:1] != b'"':
                     raise self._broken("a value does not have its type's form") from None
         return values
+
+    def _forget_types(self) -> None:
+        """Look types up again: a transaction without rows is all that wal2json shows of DDL (or of tables out of scope)."""
+        self._is_stale = True
+        if self._user_typed:
+            for key, around in self._user_typed:
+                self._recent.pop(key, None)
+                self._forms.pop(around, None)
+            self._user_typed.clear()
+            self._catalog = Catalog({}, self._catalog.tables)
+
+    def _forget_tables(self, second: str) -> None:
+        """Look tables up again (a partition may have been attached): at most once a second of commit time."""
+        if second != self._refreshed:
+            self._is_stale, self._refreshed = False, second
+            self._recent.clear()
+            self._forms.clear()
+            self._catalog = Catalog(self._catalog.types, {})
 
     def _form(self, key: bytes, line: bytes, parts: list[bytes]) -> _Form:
         """The form of a line that does not look like the last one of its kind."""
@@ -223,6 +258,8 @@ class Wal2JsonDecoder:
         if form is None:
             skeleton = self._parse(b"".join([parts[0], *(b',"value":null' + tail for tail in tails)]))
             form = self._make_form(around, tuple(tails), skeleton, line)
+            if not form.types.isdisjoint(self._catalog.types):
+                self._user_typed.append((key, around))
             if len(self._forms) >= _MAX_FORMS:
                 self._forms.clear()
                 self._recent.clear()
@@ -233,27 +270,25 @@ class Wal2JsonDecoder:
         self, around: bytes, tails: tuple[bytes, ...], skeleton: dict[str, Any], line: bytes
     ) -> _Form:
         try:
-            schema, table = skeleton["schema"], skeleton["table"]
-            new = [(column["name"], column["typeoid"] & 0xFFFFFFFF) for column in skeleton.get("columns", ())]
-            old = [
-                (column["name"], column["typeoid"] & 0xFFFFFFFF) for column in skeleton.get("identity", ())
-            ]
-            key = tuple(column["name"] for column in skeleton.get("pk", ()))
+            schema, table = _text(skeleton["schema"]), _text(skeleton["table"])
+            new = [_column(column) for column in skeleton.get("columns", ())]
+            old = [_column(column) for column in skeleton.get("identity", ())]
+            key = tuple(_text(column["name"]) for column in skeleton.get("pk", ()))
         except (KeyError, TypeError) as error:
-            raise self._broken("a row lacks a field") from error
+            raise self._broken("a row lacks a field or holds a wrong one") from error
         if len(new) + len(old) != len(tails):
             raise self._broken("a row has more or fewer values than columns")
         converters = self._converters(around, (schema, table), [oid for _, oid in new + old])
         self._asked.discard(around)
         info = self._catalog.tables[schema, table]
-        shape, positions = _shape(_ACTIONS[line[11:12]], (schema, table), info, new, old, key)
+        shape, positions = shape_of(_ACTIONS[line[11:12]], (schema, table), info, new, old, key)
         in_scope = self._scope.covers((schema, table), (shape.schema, shape.table)) and (
             info is None or info.kind in "rp"
         )
         return _Form(
             tails,
             sum(map(len, tails)) + len(_VALUE) * len(tails),
-            shape if in_scope else None,
+            self._one(shape) if in_scope else None,
             tuple((i, convert) for i, convert in enumerate(converters) if convert is not None)
             if in_scope
             else (),
@@ -284,7 +319,7 @@ class Wal2JsonDecoder:
                 )
             except UnknownTypeError as error:
                 missing |= error.type_oids
-        if missing or around not in self._asked:
+        if missing or around not in self._asked or name not in self._catalog.tables:
             self._asked.add(around)
             raise UnknownTypeError(frozenset(missing), frozenset([name]))
         return converters
@@ -292,18 +327,21 @@ class Wal2JsonDecoder:
     def _other(self, action: bytes, line: bytes, fields: dict[str, Any]) -> Event | None:
         if action == b"B":
             self._begin = line[12:]
+            self._is_empty = True
             self._doubted.clear()
-            self._end_lsn = parse_lsn(fields["nextlsn"])
-            return Begin(fields["xid"], self._end_lsn, fields["timestamp"])
+            self._end_lsn = parse_lsn(_text(fields["nextlsn"]))
+            committed_at = _text(fields["timestamp"])
+            if self._is_stale:
+                self._forget_tables(committed_at[:19])
+            return Begin(index(fields["xid"]), self._end_lsn, committed_at)
         if action == b"M":
-            content = fields["content"]
-            if (
-                not self._is_text
-            ):  # pg_logical_emit_message takes bytea too: such a message must not be taken for JSON
+            prefix, content = _text(fields["prefix"]), _text(fields["content"])
+            # pg_logical_emit_message takes bytea too: what isn't text must not be taken for JSON
+            if not (self._is_text or content.isascii()):
                 content = "\ufffd" + content
-            return Message(fields["transactional"], fields["prefix"], content, parse_lsn(fields["lsn"]))
+            return Message(fields["transactional"], prefix, content, parse_lsn(_text(fields["lsn"])))
         if action == b"T":
-            name = fields["schema"], fields["table"]
+            name = _text(fields["schema"]), _text(fields["table"])
             root, partition = self._root(*name)
             return Truncate(*root, partition) if self._scope.covers(name, root) else None
         raise self._broken(f"unknown action {action!r}: this wal2json is newer than this program")
@@ -345,39 +383,12 @@ class Wal2JsonDecoder:
         return StreamError(f"wal2json, {where}: {what}")
 
 
-def _shape(
-    action: str,
-    name: tuple[str, str],
-    info: TableInfo | None,
-    new: list[tuple[str, int]],
-    old: list[tuple[str, int]],
-    key: tuple[str, ...],
-) -> tuple[Shape, slice | list[int]]:
-    """The shape, and which values make up the new image: TOASTed values that did not change come from a full old image."""
-    new_names = tuple(column for column, _ in new)
-    old_names = tuple(column for column, _ in old)
-    toasted = [column for column, oid, _ in info.columns if may_be_toasted(oid)] if info else []
-    absent = tuple(column for column in toasted if column not in new_names) if action == "UPDATE" else ()
-    full = _is_full(new_names, old_names, key, info)
-    positions: slice | list[int] = slice(0, len(new))
-    if full and action == "UPDATE" and new_names != old_names:
-        index = {column: i for i, column in enumerate(new_names)}
-        positions = [index.get(column, len(new) + i) for i, column in enumerate(old_names)]
-        new_names, absent = old_names, ()
-    root = info.root if info else name
-    partition = "" if root == name else name[1]
-    if not key and old_names and not full:
-        key = old_names
-    shape = Shape(action, *root, partition, new_names, old_names, full, key, absent)  # type: ignore[arg-type]
-    return shape, positions
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise TypeError("not a string")
+    return value
 
 
-def _is_full(
-    new: tuple[str, ...], old: tuple[str, ...], key: tuple[str, ...], info: TableInfo | None
-) -> bool:
-    """Whether the old image is the whole row. An identity of key columns only is full where the table has no others."""
-    if not old or not set(old) >= set(new):
-        return False
-    if key and set(old) > set(key):
-        return True
-    return set(old) >= {column for column, _, _ in info.columns} if info else not key
+def _column(column: dict[str, Any]) -> tuple[str, int]:
+    """Name and type. wal2json before 2.7 prints oids above 2,147,483,647 as negative numbers."""
+    return _text(column["name"]), index(column["typeoid"]) & 0xFFFFFFFF

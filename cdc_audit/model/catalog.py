@@ -35,7 +35,7 @@ class TableInfo(NamedTuple):
     """One table as the catalog shows it now (an event may be older).
 
     ``root`` is the topmost partitioned parent or the table itself; ``kind`` is pg_class.relkind; ``columns`` are
-    (name, type oid, not null) in column order.
+    (name, type oid, not null) in column order, ``primary_key`` the names of a valid, immediate one's columns, too.
     """
 
     schema: str
@@ -43,6 +43,7 @@ class TableInfo(NamedTuple):
     root: tuple[str, str]
     kind: str
     columns: tuple[tuple[str, int, bool], ...]
+    primary_key: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

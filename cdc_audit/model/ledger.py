@@ -8,8 +8,8 @@ from typing import NamedTuple
 class Block(NamedTuple):
     """One row of ``<schema>.ledger``, in column order but for ``block_hash`` and ``signature``, which follow from it.
 
-    ``kind``: genesis, data, heartbeat, gap, divergence, timeline, ... ``first_id`` is the id of the block's first row, or the next
-    id to be given where the block has no rows. LSNs are integers. ``last_commit_at`` and ``written_at`` are as PostgreSQL prints
+    ``kind``: genesis, data, heartbeat, gap, divergence, timeline, key, ... ``first_id`` is the id of the block's first row, or the
+    next id to be given where the block has no rows. LSNs are integers. ``last_commit_at`` and ``written_at`` are as PostgreSQL prints
     timestamptz in UTC; ``last_commit_at`` is "" where no commit is known. ``detail`` is the text that jsonb prints, or "".
     """
 
@@ -36,3 +36,4 @@ class Receipt(NamedTuple):
     block: Block
     block_hash: bytes
     write_seconds: float
+    signature: bytes = b""

@@ -6,15 +6,17 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Protocol, cast
 
 from cdc_audit.config import Config
 from cdc_audit.decode.scope import Scope
-from cdc_audit.decode.wal2json import Wal2JsonDecoder
 from cdc_audit.errors import UnknownTypeError
 from cdc_audit.join.joiner import Joiner
+from cdc_audit.model.catalog import Catalog
 from cdc_audit.model.event import Event, Stretch
 from cdc_audit.pipeline import ack, batch
 from cdc_audit.pipeline.delivery import Delivery
+from cdc_audit.pipeline.spool import Spool
 from cdc_audit.seal.builder import BlockBuilder
 from cdc_audit.sink.ledger import timestamp
 from cdc_audit.source.sidecar import Sidecar
@@ -22,6 +24,17 @@ from cdc_audit.source.stream import Notice, Received, Stream
 
 _TICK = 1.0  # seconds between two looks at the clock when nothing arrives
 _STOP_GRACE = 5.0  # seconds that a transaction too large to hold may take to end after a stop
+
+
+class Decoder(Protocol):
+    """What ``decode.wal2json`` and ``decode.pgoutput`` have in common."""
+
+    def decode(self, line: bytes, /) -> Event | list[Event] | None: ...  # noqa: D102 - see there
+    def decode_notice(self, text: str) -> Event | None: ...  # noqa: D102
+    def learn(self, catalog: Catalog) -> None: ...  # noqa: D102
+    def rescope(self, scope: Scope) -> None: ...  # noqa: D102
+    @property
+    def catalog(self) -> Catalog: ...  # noqa: D102
 
 
 class Pump:
@@ -33,7 +46,8 @@ class Pump:
         *,
         stream: Stream,
         sidecar: Sidecar,
-        decoder: Wal2JsonDecoder,
+        decoder: Decoder,
+        spool: Spool | None,
         joiner: Joiner,
         builder: BlockBuilder,
         delivery: Delivery,
@@ -44,6 +58,7 @@ class Pump:
         self._stream = stream
         self._sidecar = sidecar
         self._decoder = decoder
+        self._spool = spool
         self._joiner = joiner
         self._builder = builder
         self._delivery = delivery
@@ -92,25 +107,38 @@ class Pump:
 
     async def _take(self, received: Received) -> None:
         """One look's messages, all the way into the open block."""
-        events: list[Event | None] = []
-        while len(events) < len(received.items):
-            try:
-                self._decode(received.items, events)
-            except UnknownTypeError as unknown:
-                found = await self._sidecar.look_up(unknown.type_oids, unknown.tables)
-                self._decoder.learn(self._decoder.catalog.with_found(*found))
+        if self._spool is None:
+            await self._process(received.items, received.size, received.sent_at)
+            return
+        for piece in self._spool.feed(received.items):
+            await self._process(piece, sum(map(len, piece)), received.sent_at)
+
+    async def _process(self, items: list[bytes | Notice], size: int, sent_at: str) -> None:
+        events = await self._decoded(items)
         if self._joiner.unknown_keys(events):
             self._joiner.learn(await self._sidecar.context_keys())
-        for stretch in self._joiner.join(events, received.size, received.sent_at):
+        for stretch in self._joiner.join(events, size, sent_at):
             if stretch.transaction.end_lsn > self._resume_lsn:  # else the ledger has it: the slot went back
                 await self._add(stretch)
 
-    def _decode(self, items: list[bytes | Notice], events: list[Event | None]) -> None:
-        """Append an event for each item that has none yet; what the decoder must look up first ends it in the middle."""
+    async def _decoded(self, items: list[bytes | Notice]) -> list[Event | None]:
+        """The items' events; what the decoder must look up first is looked up in between."""
+        events: list[Event | None] = []
         decode, decode_notice = self._decoder.decode, self._decoder.decode_notice
-        for item in items[len(events) :]:
-            event = decode(item) if isinstance(item, bytes) else decode_notice(item.text)
-            events.append(event)  # one by one: what was decoded before an error is kept
+        position = 0
+        while position < len(items):
+            try:
+                for item in items[position:]:
+                    event = decode(item) if isinstance(item, bytes) else decode_notice(item.text)
+                    if type(event) is list:
+                        events += event
+                    else:
+                        events.append(cast("Event | None", event))
+                    position += 1
+            except UnknownTypeError as unknown:
+                found = await self._sidecar.look_up(unknown.type_oids, unknown.tables)
+                self._decoder.learn(self._decoder.catalog.with_found(*found))
+        return events
 
     async def _add(self, stretch: Stretch) -> None:
         builder = self._builder

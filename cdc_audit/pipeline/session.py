@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 
 from cdc_audit.config import Config
+from cdc_audit.decode.pgoutput import PgOutputDecoder
 from cdc_audit.decode.scope import Scope
 from cdc_audit.decode.wal2json import Wal2JsonDecoder
 from cdc_audit.errors import AnotherDaemonError, CdcAuditError, SettingError, UnavailableError
@@ -18,12 +19,17 @@ from cdc_audit.model.lsn import format_lsn
 from cdc_audit.model.observer import BlockCounts, Observer, SlotState
 from cdc_audit.pipeline import reconcile
 from cdc_audit.pipeline.delivery import Delivery
-from cdc_audit.pipeline.pump import Pump
+from cdc_audit.pipeline.pump import Decoder, Pump
+from cdc_audit.pipeline.spool import Spool
 from cdc_audit.seal.block import NO_HASH
 from cdc_audit.seal.builder import BlockBuilder, Sealed
+from cdc_audit.seal.signature import Signer, begins_signing
 from cdc_audit.sink import ledger
+from cdc_audit.sink.anchor import Anchors
+from cdc_audit.sink.signing import load_signer
 from cdc_audit.sink.writer import Writer
-from cdc_audit.source.plugin_options import QUOTED_NUMBERS, wal2json_options
+from cdc_audit.source import publication
+from cdc_audit.source.plugin_options import QUOTED_NUMBERS, pgoutput_options, wal2json_options
 from cdc_audit.source.sidecar import Sidecar
 from cdc_audit.source.stream import Stream
 
@@ -50,6 +56,8 @@ class Session:
         self._durable_lsn = 0
         self._moved = asyncio.Event()  # the durable position moved
         self._running: Pump | None = None
+        self._signer: Signer | None = None
+        self._anchors = Anchors(config.ledger.anchors, config.audit.audit_schema, self._on_anchor_failure)
         self.has_streamed = False
 
     def reload(self, config: Config) -> None:
@@ -72,7 +80,10 @@ class Session:
 
     async def _open_audit(self, connections: AsyncExitStack) -> None:
         config = self._config.audit
-        self._writer = await Writer.open(config.dsn, config.audit_schema, application_name=self._name)
+        self._signer = load_signer(self._config.ledger.signing_key_file)
+        self._writer = await Writer.open(
+            config.dsn, config.audit_schema, application_name=self._name, signer=self._signer
+        )
         connections.push_async_callback(self._writer.close)
         if not await self._writer.try_lock():
             raise AnotherDaemonError(
@@ -87,6 +98,7 @@ class Session:
             tables=source.tables,
             exclude=source.exclude,
             key_file=self._config.context.key_file,
+            publication_name=source.slot if source.plugin == "pgoutput" else "",
             application_name=f"{self._name} sidecar",
         )
         connections.push_async_callback(self._sidecar.close)
@@ -116,6 +128,8 @@ class Session:
             last = await self._append(
                 *first, reconcile.NewBlock("genesis", start, start, detail), system.timeline
             )
+        if begins_signing(last[0], self._signer):
+            last = await self._begin_signing(*last)
         history = await self._stream.timeline_history(system.timeline) if system.timeline > 1 else ""
         state = reconcile.SourceState(
             system.system_identifier,
@@ -139,12 +153,24 @@ class Session:
     async def _append(
         self, previous: Block, previous_hash: bytes, new: reconcile.NewBlock, timeline: int
     ) -> tuple[Block, bytes]:
-        assert self._writer
         block, hash_ = ledger.without_rows(
             previous, previous_hash, kind=new.kind, start_lsn=new.start_lsn, end_lsn=new.end_lsn, detail=new.detail,
-            timeline=timeline, written_at=ledger.timestamp(datetime.now(UTC)),
+            timeline=timeline, written_at=ledger.timestamp(datetime.now(UTC)), signer=self._signer,
         )  # fmt: skip
+        return await self._commit(block, hash_)
+
+    async def _begin_signing(self, previous: Block, previous_hash: bytes) -> tuple[Block, bytes]:
+        assert self._signer
+        now = ledger.timestamp(datetime.now(UTC))
+        self._observer.informed("signing_begins", key_id=self._signer.key_id, block=previous.block + 1)
+        return await self._commit(
+            *ledger.key_block(previous, previous_hash, new=self._signer, old=None, written_at=now)
+        )
+
+    async def _commit(self, block: Block, hash_: bytes) -> tuple[Block, bytes]:
+        assert self._writer
         receipt = await self._writer.commit(block, hash_)
+        self._anchors.note(receipt)
         return receipt.block, receipt.block_hash
 
     async def _work(self) -> None:
@@ -152,11 +178,9 @@ class Session:
         config, source = self._config, self._config.source
         last, last_hash, timeline = await self._reconcile()
         self._durable_lsn = last.end_lsn
-        encoding = await self._sidecar.encoding()
         timeout = await self._stream.wal_sender_timeout()
         report_interval = min(_REPORT_INTERVAL, timeout / 3) if timeout else _REPORT_INTERVAL
-        options = wal2json_options(prefix=config.context.prefix, exclude=source.exclude)
-        taken = await self._stream.start(source.slot, source.plugin, last.end_lsn, options)
+        decoder, spool = await self._start_stream(last.end_lsn)
         joiner = Joiner(prefix=config.context.prefix)
         joiner.learn(await self._sidecar.context_keys())
         delivery = Delivery(self._writer, self._on_receipt)
@@ -164,13 +188,16 @@ class Session:
             config,
             stream=self._stream,
             sidecar=self._sidecar,
-            decoder=Wal2JsonDecoder(
-                Scope(source.tables, source.exclude),
-                encoding=encoding,
-                quoted_numbers=QUOTED_NUMBERS in taken,
-            ),
+            decoder=decoder,
+            spool=spool,
             joiner=joiner,
-            builder=BlockBuilder(last, last_hash, timeline=timeline, rules=config.redact.rules),
+            builder=BlockBuilder(
+                last,
+                last_hash,
+                timeline=timeline,
+                rules=config.redact.rules,
+                key_id=self._signer.key_id if self._signer else "",
+            ),
             delivery=delivery,
             resume_lsn=last.end_lsn,
             should_stop=self._should_stop,
@@ -182,6 +209,19 @@ class Session:
         await self._together(pump, delivery, report_interval)
         self._stream.report(self._durable_lsn)
 
+    async def _start_stream(self, lsn: int) -> tuple[Decoder, Spool | None]:
+        """Begin to stream after a position; what reads the plugin's messages."""
+        assert self._sidecar and self._stream
+        source = self._config.source
+        scope, encoding = Scope(source.tables, source.exclude), await self._sidecar.encoding()
+        if source.plugin == "pgoutput":
+            options = pgoutput_options(publications=publication.names(source.slot))
+            await self._stream.start(source.slot, source.plugin, lsn, options)
+            return PgOutputDecoder(scope, encoding=encoding), Spool()
+        options = wal2json_options(prefix=self._config.context.prefix, exclude=source.exclude)
+        taken = await self._stream.start(source.slot, source.plugin, lsn, options)
+        return Wal2JsonDecoder(scope, encoding=encoding, quoted_numbers=QUOTED_NUMBERS in taken), None
+
     async def _together(self, pump: Pump, delivery: Delivery, report_interval: float) -> None:
         """Run pump, delivery, reports and sidecar side by side; the first one to end ends all."""
         tasks = [
@@ -189,6 +229,7 @@ class Session:
             asyncio.create_task(delivery.run()),
             asyncio.create_task(self._report(pump, report_interval)),
             asyncio.create_task(self._poll(pump)),
+            asyncio.create_task(self._anchors.run()),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -198,6 +239,7 @@ class Session:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._anchors.flush()
 
     async def _pump(self, pump: Pump, delivery: Delivery) -> None:
         """Pump until told to stop, and until all that was pumped is durable."""
@@ -261,6 +303,17 @@ class Session:
         if slot is None:
             return
         settled = max(slot.confirmed_flush_lsn, settled_lsn)
+        tables = await self._sidecar.tables()
+        if tables.unpublished:
+            self._observer.warned(
+                "tables_not_published", tables=", ".join(tables.unpublished[:10]), remedy="cdc-audit init"
+            )
+        if tables.refusing:
+            self._observer.warned(
+                "updates_refused_by_server",
+                tables=", ".join(tables.refusing[:10]),
+                remedy="cdc-audit source tables",
+            )
         self._observer.slot_polled(
             SlotState(
                 slot.active,
@@ -269,7 +322,7 @@ class Session:
                 slot.retained_bytes,
                 slot.safe_wal_bytes,
                 settled,
-                await self._sidecar.tables_without_identity(),
+                tables.without_identity,
             )
         )
 
@@ -284,6 +337,7 @@ class Session:
     def _on_receipt(self, receipt: Receipt, sealed: Sealed) -> None:
         self._durable_lsn = receipt.block.end_lsn
         self._moved.set()
+        self._anchors.note(receipt)
         counts = BlockCounts(
             sealed.transactions,
             sealed.rows_by_action,
@@ -296,3 +350,6 @@ class Session:
         self._observer.block_committed(
             receipt, counts, datetime.fromisoformat(oldest).timestamp() if oldest else 0.0
         )
+
+    def _on_anchor_failure(self, target: str, reason: str) -> None:
+        self._observer.warned("anchor_failed", target=target, reason=reason)

@@ -34,15 +34,23 @@ class Sealed(NamedTuple):
 class BlockBuilder:
     """The open block on top of the ledger's last one.
 
+    ``key_id`` names the key that its blocks are going to be signed with, "" if none.
     ``rows``, ``size`` (bytes of lines) and ``transactions`` tell how full it is. Lines can be taken before it is closed.
     """
 
     def __init__(
-        self, previous: Block, previous_hash: bytes, *, timeline: int, rules: Sequence[RedactRule] = ()
+        self,
+        previous: Block,
+        previous_hash: bytes,
+        *,
+        timeline: int,
+        rules: Sequence[RedactRule] = (),
+        key_id: str = "",
     ) -> None:
         self._previous = previous
         self._previous_hash = previous_hash
         self._timeline = timeline
+        self._key_id = key_id
         self._lines = LineWriter(rules)
         self._next_id = previous.first_id + previous.row_count
         self._end_lsn = previous.end_lsn
@@ -140,7 +148,7 @@ class BlockBuilder:
             self._tree.root(),
             self._previous_hash,
             detail,
-            "",
+            self._key_id,
         )
         lines = self._lines
         sealed = Sealed(

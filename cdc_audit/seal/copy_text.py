@@ -20,6 +20,8 @@ _ESCAPED = {
     b"\f": b"\\f",
     b"\r": b"\\r",
 }
+_ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
+_UNESCAPED = {code[1:]: special for special, code in _ESCAPED.items()}
 _ARRAY_QUOTED = re.compile(rb'[{}",\\\s]')
 _ARRAY_SPECIAL = re.compile(rb'["\\]')
 
@@ -39,6 +41,11 @@ def escape(data: bytes) -> bytes:
     if _SPECIAL.search(data) is None:
         return data
     return _SPECIAL.sub(lambda match: _ESCAPED[match[0]], data)
+
+
+def unescape(data: bytes) -> bytes:
+    """A field's value; null is the caller's to tell."""
+    return _ESCAPE.sub(lambda match: _UNESCAPED.get(match[1], match[1]), data) if b"\\" in data else data
 
 
 def json_field(data: bytes) -> bytes:

@@ -16,6 +16,7 @@ from cdc_audit.model.ledger import Block
 from cdc_audit.model.lsn import format_lsn, parse_lsn
 from cdc_audit.postgres import explain, named_sql
 from cdc_audit.seal.block import EMPTY_ROOT, NO_HASH, block_hash
+from cdc_audit.seal.signature import Signer, begins_signing
 
 # The audit schema's version that this program writes to.
 SCHEMA_VERSION = 1
@@ -40,14 +41,20 @@ def block_of(row: tuple[Any, ...]) -> tuple[Block, bytes]:
     return Block(*fields), bytes(stored_hash)
 
 
-def parameters(block: Block, hash_: bytes) -> tuple[Any, ...]:
-    """The values for ``append``."""
+def parameters(block: Block, hash_: bytes, signature: bytes) -> tuple[Any, ...]:
+    """The values for ``append``; no signature is b""."""
     values: list[Any] = list(block)
     values[7], values[8] = format_lsn(block.start_lsn), format_lsn(block.end_lsn)
     values[9] = block.last_commit_at or None
     values[13] = block.detail or None
     values[14] = block.key_id or None
-    return (*values, hash_)
+    return (*values, hash_, signature or None)
+
+
+def sign(block: Block, hash_: bytes, signer: Signer | None) -> bytes:
+    """The signature of a block whose header names the signer's key; b"" without one."""
+    assert block.key_id == (signer.key_id if signer else ""), "the header names the key that signs"
+    return signer.sign(hash_) if signer else b""
 
 
 def check_version(version: int | None, schema: str) -> None:
@@ -94,23 +101,60 @@ def append(
     detail: Mapping[str, object],
     system_identifier: str | None = None,
     timeline: int | None = None,
+    signer: Signer | None = None,
 ) -> Block:
     """Append a block without rows on top of the chain's last one, in a transaction of its own.
 
-    Raises SettingError if the ledger is empty, AnotherDaemonError if somebody else appended at the same time.
+    Where it is the first one to be signed, the ``key`` block that begins signing comes before it. Raises SettingError if the
+    ledger is empty or signed with another key, AnotherDaemonError if somebody else appended at the same time.
     """
-    last = last_block(connection, schema)
-    if last is None:
-        raise SettingError("the ledger is empty", remedy="cdc-audit init")
+    last = _head(connection, schema)
+    if begins_signing(last[0], signer):
+        assert signer
+        last = _append_key(connection, schema, last, new=signer, old=None)
     block, hash_ = without_rows(
         *last, kind=kind, start_lsn=start_lsn, end_lsn=end_lsn, detail=detail, written_at=_now(connection, schema),
-        timeline=last[0].timeline if timeline is None else timeline,
+        timeline=last[0].timeline if timeline is None else timeline, signer=signer,
     )  # fmt: skip
     if system_identifier is not None:
         block = block._replace(system_identifier=system_identifier)
         hash_ = block_hash(block)
-    _insert(connection, schema, block, hash_)
+    _insert(connection, schema, block, hash_, signer)
     return block
+
+
+def rotate(connection: Connection, schema: str, *, old: Signer, new: Signer) -> Block:
+    """Append the ``key`` block that makes ``new`` the successor of ``old``. Raises as ``append`` does.
+
+    AnotherDaemonError too while a daemon writes this ledger: it would go on signing with the old key.
+    """
+    last = _head(connection, schema)
+    if begins_signing(last[0], old):
+        raise SettingError(
+            "the ledger is not signed yet, so there is no key to replace",
+            remedy="let [ledger] signing_key_file name the new key: the daemon begins with it",
+        )
+    row = connection.execute(statement("try_lock", schema), (schema,)).fetchone()
+    if not row or not row[0]:
+        raise AnotherDaemonError(
+            "a daemon writes this ledger", remedy="stop it, repeat, start it with the new key"
+        )
+    return _append_key(connection, schema, last, new=new, old=old)[0]
+
+
+def _head(connection: Connection, schema: str) -> tuple[Block, bytes]:
+    last = last_block(connection, schema)
+    if last is None:
+        raise SettingError("the ledger is empty", remedy="cdc-audit init")
+    return last
+
+
+def _append_key(
+    connection: Connection, schema: str, last: tuple[Block, bytes], *, new: Signer, old: Signer | None
+) -> tuple[Block, bytes]:
+    block, hash_ = key_block(*last, new=new, old=old, written_at=_now(connection, schema))
+    _insert(connection, schema, block, hash_, old or new)
+    return block, hash_
 
 
 def genesis(
@@ -122,13 +166,14 @@ def genesis(
     slot: str,
     lsn: int,
     detail: Mapping[str, object],
+    signer: Signer | None = None,
 ) -> Block:
     """Write block 0: the trail begins at ``lsn``, the slot's starting point."""
     block, hash_ = without_rows(
         before_genesis(system_identifier, slot, lsn), NO_HASH, kind="genesis", start_lsn=lsn, end_lsn=lsn, detail=detail,
-        timeline=timeline, written_at=_now(connection, schema),
+        timeline=timeline, written_at=_now(connection, schema), signer=signer,
     )  # fmt: skip
-    _insert(connection, schema, block, hash_)
+    _insert(connection, schema, block, hash_, signer)
     return block
 
 
@@ -147,8 +192,9 @@ def without_rows(
     detail: Mapping[str, object],
     timeline: int,
     written_at: str,
+    signer: Signer | None = None,
 ) -> tuple[Block, bytes]:
-    """A block without rows on top of another one, and its hash."""
+    """A block without rows on top of another one, for this signer to sign, and its hash."""
     block = previous._replace(
         block=previous.block + 1,
         kind=kind,
@@ -161,9 +207,19 @@ def without_rows(
         rows_root=EMPTY_ROOT,
         prev_hash=previous_hash,
         detail=canonical(orjson.dumps(detail)).decode(),
-        key_id="",
+        key_id=signer.key_id if signer else "",
     )
     return block, block_hash(block)
+
+
+def key_block(
+    previous: Block, previous_hash: bytes, *, new: Signer, old: Signer | None, written_at: str
+) -> tuple[Block, bytes]:
+    """The ``key`` block that makes ``new`` the successor of ``old`` or, without one, begins signing; and its hash."""
+    return without_rows(
+        previous, previous_hash, kind="key", start_lsn=previous.end_lsn, end_lsn=previous.end_lsn,
+        detail=new.succession(previous_hash, old), timeline=previous.timeline, written_at=written_at, signer=old or new,
+    )  # fmt: skip
 
 
 def _now(connection: Connection, schema: str) -> str:
@@ -172,9 +228,9 @@ def _now(connection: Connection, schema: str) -> str:
     return str(row[0])
 
 
-def _insert(connection: Connection, schema: str, block: Block, hash_: bytes) -> None:
+def _insert(connection: Connection, schema: str, block: Block, hash_: bytes, signer: Signer | None) -> None:
     try:
-        connection.execute(statement("append", schema), parameters(block, hash_))
+        connection.execute(statement("append", schema), parameters(block, hash_, sign(block, hash_, signer)))
     except psycopg.errors.UniqueViolation:
         raise AnotherDaemonError(
             f"block {block.block} of the ledger was written by somebody else just now",

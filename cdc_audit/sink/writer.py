@@ -16,25 +16,32 @@ from psycopg import AsyncConnection, AsyncCopy
 from cdc_audit.errors import AnotherDaemonError, CdcAuditError, SettingError, UnavailableError
 from cdc_audit.model.ledger import Block, Receipt
 from cdc_audit.postgres import connect_async, explain
+from cdc_audit.seal.signature import Signer
 from cdc_audit.sink import ledger
 
 
 class Writer:
-    """One connection, used by one task at a time. Every method raises our errors; after an error, close it and open anew."""
+    """One connection, used by one task at a time. Every method raises our errors; after an error, close it and open anew.
 
-    def __init__(self, connection: AsyncConnection, schema: str) -> None:
+    With a ``signer``, it signs each block that it commits; their headers must name the signer's key.
+    """
+
+    def __init__(self, connection: AsyncConnection, schema: str, signer: Signer | None = None) -> None:
         self._connection = connection
         self._schema = schema
+        self._signer = signer
         self._copying: AbstractAsyncContextManager[AsyncCopy] | None = None
         self._copy: AsyncCopy | None = None
         self._months: set[str] = set()
         self._started = 0.0
 
     @classmethod
-    async def open(cls, dsn: str, schema: str, *, application_name: str) -> Writer:
+    async def open(
+        cls, dsn: str, schema: str, *, application_name: str, signer: Signer | None = None
+    ) -> Writer:
         """Connect, and check that the audit schema is this program's. Raises SettingError, NotPermittedError, UnavailableError."""
         connection = await connect_async(dsn, side="audit", application_name=application_name)
-        writer = cls(connection, schema)
+        writer = cls(connection, schema, signer)
         try:
             await writer._check()
         except BaseException:
@@ -89,6 +96,7 @@ class Writer:
 
     async def commit(self, block: Block, block_hash: bytes) -> Receipt:
         """End the open block with its header and commit. Only then is it durable: the receipt says through where."""
+        signature = ledger.sign(block, block_hash, self._signer)
         try:
             if self._copying is None:
                 await self._begin()
@@ -97,7 +105,7 @@ class Writer:
                 await copying.__aexit__(None, None, None)
             async with self._connection.pipeline():
                 await self._connection.execute(
-                    ledger.statement("append", self._schema), ledger.parameters(block, block_hash)
+                    ledger.statement("append", self._schema), ledger.parameters(block, block_hash, signature)
                 )
                 committed = await self._connection.execute("commit")
             if committed.statusmessage != "COMMIT":  # an aborted transaction answers ROLLBACK, and no error
@@ -108,7 +116,7 @@ class Writer:
             ) from error
         except psycopg.Error as error:
             raise self._explained(error) from error
-        return Receipt(block, block_hash, time.monotonic() - self._started)
+        return Receipt(block, block_hash, time.monotonic() - self._started, signature)
 
     async def _ensure_month(self, month: str) -> None:
         """Make sure that a month's partition is there. Rows of a month that can't have one go to the default partition."""

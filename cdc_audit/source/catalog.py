@@ -36,6 +36,7 @@ class _TableRow(NamedTuple):
     column_names: list[str]
     column_types: list[int]
     column_not_nulls: list[bool]
+    primary_key: list[str]
 
 
 async def look_up(
@@ -85,4 +86,6 @@ async def _tables(
 
 def _table_info(row: _TableRow) -> TableInfo:
     columns = tuple(zip(row.column_names, row.column_types, row.column_not_nulls, strict=True))
-    return TableInfo(row.schema, row.table, (row.root_schema, row.root_table), row.kind, columns)
+    return TableInfo(
+        row.schema, row.table, (row.root_schema, row.root_table), row.kind, columns, tuple(row.primary_key)
+    )

@@ -38,3 +38,9 @@ def _escaped(pattern: str) -> str:
     return ".".join(
         part if part == "*" else "".join("\\" + c if c in _SPECIAL else c for c in part) for part in parts
     )
+
+
+def pgoutput_options(*, publications: Sequence[str]) -> dict[str, str]:
+    """The options for ``decode.pgoutput``."""
+    quoted = ('"' + name.replace('"', '""') + '"' for name in publications)
+    return {"proto_version": "1", "publication_names": ",".join(quoted), "messages": "true"}

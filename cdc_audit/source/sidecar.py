@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 from psycopg import AsyncConnection
@@ -18,7 +19,7 @@ from cdc_audit.errors import NotPermittedError, SettingError
 from cdc_audit.model.catalog import TableInfo, TypeInfo
 from cdc_audit.model.context import ContextKey
 from cdc_audit.postgres import connect_async, named_sql
-from cdc_audit.source import catalog, install
+from cdc_audit.source import catalog, install, publication
 from cdc_audit.source.plugin import explained
 from cdc_audit.source.slot import SlotInfo, info_of
 
@@ -40,6 +41,16 @@ _PYTHON_ENCODINGS = {
 }
 
 
+class TableTroubles(NamedTuple):
+    """How many tables in scope can't tell which row an UPDATE or DELETE changed; and, with pgoutput, of which tables not all is
+    published, and for which the server refuses the application's UPDATE and DELETE (by ``schema.table``).
+    """
+
+    without_identity: int
+    unpublished: tuple[str, ...]
+    refusing: tuple[str, ...]
+
+
 class Sidecar:
     """One connection; every method raises UnavailableError when the server has gone."""
 
@@ -50,13 +61,15 @@ class Sidecar:
         tables: Sequence[str],
         exclude: Sequence[str],
         key_file: str,
+        publication_name: str,
     ) -> None:
         self._connection = connection
         self._slot = slot
         self._tables = tables
         self._exclude = exclude
         self._key_file = key_file
-        self._without_identity = 0
+        self._publication = publication_name
+        self._troubles = TableTroubles(0, (), ())
         self._looked_at_tables = 0.0
 
     @classmethod
@@ -68,11 +81,14 @@ class Sidecar:
         tables: Sequence[str],
         exclude: Sequence[str],
         key_file: str,
+        publication_name: str,
         application_name: str,
     ) -> Sidecar:
-        """Connect. ``tables``/``exclude`` are the patterns in scope; ``key_file`` is [context] key_file or ""."""
+        """Connect. ``tables``/``exclude`` are the patterns in scope; ``key_file`` is [context] key_file or "", ``publication_name``
+        "" with a plugin that needs none.
+        """
         connection = await connect_async(dsn, side="source", application_name=application_name)
-        return cls(connection, slot, tables, exclude, key_file)
+        return cls(connection, slot, tables, exclude, key_file, publication_name)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -85,12 +101,17 @@ class Sidecar:
                 row = await (await cursor.execute(_SLOT["status"], {"slot": self._slot})).fetchone()
         return info_of(row) if row else None
 
-    async def tables_without_identity(self) -> int:
-        """How many tables in scope can't tell which row an UPDATE or DELETE changed; looked up once a minute."""
+    async def tables(self) -> TableTroubles:
+        """What can't be captured; looked up once a minute."""
         if time.monotonic() - self._looked_at_tables > _TABLES_EVERY or not self._looked_at_tables:
             count = await catalog.tables_without_identity(self._connection, self._tables, self._exclude)
-            self._without_identity, self._looked_at_tables = count, time.monotonic()
-        return self._without_identity
+            self._troubles, self._looked_at_tables = TableTroubles(count, (), ()), time.monotonic()
+            if self._publication:
+                state = await publication.state_async(
+                    self._connection, self._publication, self._tables, self._exclude
+                )
+                self._troubles = TableTroubles(count, (*state.missing, *state.movable), state.refusing)
+        return self._troubles
 
     async def encoding(self) -> str:
         """Python's name of the server's encoding: the stream's bytes are in it."""

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg.conninfo import make_conninfo
 from psycopg.pq import DiagnosticField
 from psycopg.pq.abc import PGresult
 
@@ -81,7 +82,9 @@ class Stream:
     @classmethod
     async def open(cls, dsn: str, *, application_name: str, slot: str, plugin: str) -> Stream:
         """Connect for replication. Raises NotPermittedError, UnavailableError or SettingError."""
-        text = conninfo(dsn, application_name=application_name, settings=_PINNED)
+        # pgoutput would convert each value; it arrives in the server's encoding either way
+        encoding = {"client_encoding": "SQL_ASCII"} if plugin == "pgoutput" else {}
+        text = make_conninfo(conninfo(dsn, application_name=application_name, settings=_PINNED), **encoding)
         try:
             connection = await AsyncConnection.connect(text, autocommit=True, replication="database")
         except psycopg.Error as error:
@@ -97,8 +100,7 @@ class Stream:
     async def timeline_history(self, timeline: int) -> str:
         """The timeline's history file: a line for each ancestor with the position where it ended."""
         row = await self._command(sql.SQL("TIMELINE_HISTORY {}").format(sql.Literal(timeline)))
-        content = row[1]
-        return content.decode() if isinstance(content, bytes) else str(content)
+        return str(row[1])
 
     async def wal_sender_timeout(self) -> float:
         """Seconds after which the server gives a silent client up; 0: never."""
@@ -237,7 +239,7 @@ class Stream:
             raise explain(error, side="source") from error
         if row is None:
             raise UnavailableError("source database: a replication command gave no answer")
-        return row
+        return tuple(value.decode() if isinstance(value, bytes) else value for value in row)
 
 
 def _one_line(error: Exception) -> str:

@@ -43,6 +43,7 @@ def test_a_host_that_is_not_there_is_waited_for_and_said(databases: Databases, t
 def test_a_role_without_replication_exits_77_with_the_statement_that_mends_it(
     databases: Databases, tmp_path: Path
 ) -> None:
+    """Case 20."""
     initialised(databases.environment())
     dsn = replicator(databases, f"plain_{databases.slot}", "login")
     code, said = outcome(databases.environment(SOURCE_DSN=dsn), tmp_path)
@@ -130,6 +131,7 @@ def test_a_slot_that_is_missing_or_made_anew_stops_the_daemon_until_a_gap_is_acc
 def test_changes_that_somebody_else_took_from_the_slot_are_noticed(
     databases: Databases, tmp_path: Path
 ) -> None:
+    """Case 15: the server would fast-forward without a word."""
     env = databases.environment()
     databases.source.execute("create table t (id int primary key)", dbname=databases.source_name)
     initialised(env)
@@ -144,6 +146,7 @@ def test_changes_that_somebody_else_took_from_the_slot_are_noticed(
 def test_a_slot_that_was_invalidated_exits_78_with_the_way_on(
     private_cluster: Callable[..., Server], databases: Databases, tmp_path: Path
 ) -> None:
+    """Case 18."""
     small = private_cluster(
         "small", settings={"max_slot_wal_keep_size": "1MB", "min_wal_size": "32MB", "max_wal_size": "32MB"}
     )
@@ -161,6 +164,7 @@ def test_a_slot_that_was_invalidated_exits_78_with_the_way_on(
 
 
 def test_a_slot_in_somebody_elses_hands_is_waited_for(databases: Databases, tmp_path: Path) -> None:
+    """Case 19."""
     env = databases.environment()
     initialised(env)
     other = databases.environment(AUDIT_SCHEMA="elsewhere")

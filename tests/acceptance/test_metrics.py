@@ -105,6 +105,7 @@ def test_promtool_has_no_complaint(busy: tuple[Databases, DaemonProcess]) -> Non
 def test_heartbeats_acknowledge_what_others_wrote_so_that_an_idle_slot_keeps_no_wal(
     busy: tuple[Databases, DaemonProcess],
 ) -> None:
+    """Case 83."""
     databases, daemon = busy
     with daemon:
         daemon.until_ready()

@@ -53,6 +53,7 @@ def make_table(databases: Databases) -> None:
 def test_memory_does_not_grow_with_the_transaction_and_all_of_it_is_one_block(
     databases: Databases, tmp_path: Path
 ) -> None:
+    """Case 82."""
     make_table(databases)
     env = databases.environment()
     initialised(env)

@@ -11,8 +11,8 @@ select block, kind, first_id, row_count, system_identifier, timeline, slot, star
 
 -- name: append
 insert into {schema}.ledger (block, kind, first_id, row_count, system_identifier, timeline, slot, start_lsn, end_lsn,
-                             last_commit_at, written_at, rows_root, prev_hash, detail, key_id, block_hash)
-values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+                             last_commit_at, written_at, rows_root, prev_hash, detail, key_id, block_hash, signature)
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 
 -- name: now
 select clock_timestamp()::text

@@ -37,7 +37,8 @@ left join lateral (
 ) as f on true;
 
 -- name: tables
--- From 18 on attnotnull is also true for a constraint that was never checked (not valid).
+-- From 18 on attnotnull is also true for a constraint that was never checked (not valid). A primary key is one that wal2json
+-- shows as such: valid and not deferrable.
 select
     n.nspname::text as schema,
     c.relname::text as "table",
@@ -46,7 +47,8 @@ select
     c.relkind::text as kind,
     coalesce(a.names, '{}') as column_names,
     coalesce(a.types, '{}') as column_types,
-    coalesce(a.not_nulls, '{}') as column_not_nulls
+    coalesce(a.not_nulls, '{}') as column_not_nulls,
+    coalesce(key.columns, '{}') as primary_key
 from unnest(%(schemas)s::text[], %(tables)s::text[]) as wanted (schema, "table")
 join pg_namespace n on n.nspname = wanted.schema
 join pg_class c on c.relnamespace = n.oid and c.relname = wanted."table"
@@ -65,4 +67,10 @@ left join lateral (
         ) as not_nulls
     from pg_attribute a
     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-) as a on true;
+) as a on true
+left join lateral (
+    select array_agg(a.attname::text order by a.attnum) as columns
+    from pg_index i
+    join pg_attribute a on a.attrelid = i.indrelid and a.attnum = any (i.indkey[: i.indnkeyatts - 1])
+    where i.indrelid = c.oid and i.indisprimary and i.indisvalid and i.indimmediate
+) as key on true;

@@ -85,6 +85,7 @@ def test_the_classic_queries_find_what_is_there(trail: Connection) -> None:
 
 
 def test_keys_of_20_kb_are_stored_and_told_apart_by_plain_equality(audit: Connection) -> None:
+    """Case 31."""
     chooser = random.Random(7)  # incompressible
     long = "".join(chooser.choice("0123456789abcdef") for _ in range(20_000))
     for number, key in enumerate((long, long[:-1] + "x", "short"), 1):

@@ -72,6 +72,7 @@ REPLICATION = 'alter role "d""r" replication;'
 def test_each_refusal_has_its_kind_and_its_remedy(
     state: str | None, message: str, kind: type[CdcAuditError], remedy: str | None
 ) -> None:
+    """Case 44: among them 54000, which a row above 1 GB of JSON gives."""
     error = psycopg.errors.lookup(state)(message) if state else psycopg.OperationalError(message)
     found = explain_refusal(error, role='d"r', slot="s", plugin="wal2json", major=16)
     assert type(found) is kind

@@ -77,6 +77,7 @@ def test_a_slot_of_another_plugin_is_not_taken(source: Connection, database: Dat
 def test_a_slot_of_another_database_is_neither_taken_nor_dropped(
     source: Connection, database: Database, connect: Connect
 ) -> None:
+    """Case 19."""
     slot.create(source, database.slot, PLUGIN)
     elsewhere = connect(dbname="postgres")
     with pytest.raises(SettingError, match=f'belongs to database "{database.name}"'):

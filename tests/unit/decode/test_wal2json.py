@@ -65,6 +65,43 @@ def test_begin_and_commit_carry_the_end_of_the_commit_record() -> None:
     assert decoder.decode(BEGIN.replace(b'"B"', b'"C"')) == Commit(parse_lsn("0/1562688"))
 
 
+@pytest.mark.parametrize(
+    "moment", ["2026-11-22 19:19:02+00", "2026-11-22 19:19:02.5+00", "2026-11-22 19:19:02.000001+00"]
+)
+def test_a_commit_time_has_none_to_six_decimals_and_is_kept_as_it_is_printed(moment: str) -> None:
+    """Case 57."""
+    begin = Wal2JsonDecoder(Scope()).decode(BEGIN.replace(b"2026-11-22 19:19:02.555107+00", moment.encode()))
+    assert begin == Begin(738, parse_lsn("0/1562688"), moment)
+
+
+def test_keys_of_newer_versions_are_ignored_and_actions_stop_the_stream() -> None:
+    """Case 84."""
+    decoder = Wal2JsonDecoder(Scope())
+    line = row("I", values(1, "2", '"a"')).replace(b'"lsn"', b'"new":{"a":[1]},"lsn"')
+    line = line.replace(b'"typeoid"', b'"later":true,"typeoid"')[:-1] + b',"more":null}'
+    assert decode_row(decoder, line)[1] == [b"1", b"2", b'"a"']
+    assert decode(decoder, BEGIN[:-1] + b',"more":null}')
+    with pytest.raises(StreamError, match="unknown action b'Q': this wal2json is newer"):
+        decoder.decode(b'{"action":"Q","xid":1}')
+
+
+def test_after_a_transaction_without_rows_tables_and_types_are_looked_up_again() -> None:
+    """Case 1: it is all that is seen of DDL; tables at most once a second of commit time."""
+    decoder = Wal2JsonDecoder(Scope())
+    line = row("I", values(1, "2", '"a"'))
+    decode_row(decoder, line)
+    for second, is_asked in ((b"02", True), (b"02", False), (b"03", True)):
+        at = BEGIN.replace(b"19:19:02", b"19:19:" + second)
+        for message in (at, at.replace(b'"B"', b'"C"'), at):
+            decoder.decode(message)
+        if is_asked:
+            with pytest.raises(UnknownTypeError):
+                decoder.decode(line)
+            decoder.learn(catalog())
+        assert decoder.decode(line)
+        decoder.decode(at.replace(b'"B"', b'"C"'))
+
+
 def test_a_commit_that_does_not_fit_its_begin_stops_the_stream() -> None:
     decoder = Wal2JsonDecoder(Scope())
     decoder.decode(BEGIN)
@@ -132,6 +169,7 @@ def test_a_delete_with_only_its_key_is_partial_and_with_all_columns_full() -> No
 
 
 def test_an_update_without_any_identity_is_taken_and_marked_partial() -> None:
+    """Case 28."""
     event = decode_row(Wal2JsonDecoder(Scope()), row("U", values(1, "2", '"b"')))
     assert (event[0].old_columns, event[0].old_is_full, event[2]) == ((), False, [])
 
@@ -169,6 +207,64 @@ def test_bytes_of_another_server_encoding_become_utf_8() -> None:
     line = row("I", values(1, "1", '"caf\\u00e9"')).replace(b"\\u00e9", b"\xe9")
     event = decode_row(Wal2JsonDecoder(Scope(), encoding="latin-1"), line)
     assert event[1][2] == '"café"'.encode()
+
+
+PRICE_NOT_NULL = TableInfo(
+    "public", "t", ("public", "t"), "r", (("id", 23, True), ("price", 1700, True), ("name", 25, False))
+)
+
+
+def test_null_in_a_not_null_column_of_numbers_is_marked_lossy_and_nowhere_else() -> None:
+    """Case 46: NaN and infinities arrive as null."""
+    decoder = Wal2JsonDecoder(Scope())
+    known = catalog(t=PRICE_NOT_NULL)
+    decode(decoder, BEGIN)
+    shapes = [
+        decode_row(decoder, row("I", values(1, price, name)), known)[0]
+        for price, name in (("1", "null"), ("null", '"a"'), ("2", '"b"'), ("null", "null"))
+    ]
+    assert [shape.is_lossy for shape in shapes] == [False, True, False, True]
+    assert shapes[0] == shapes[2]
+    assert shapes[1] is shapes[3]
+    old = decode_row(decoder, row("U", values(1, "2", '"b"'), values(1, "null", '"a"')), known)
+    assert old[0].is_lossy
+    nullable = decode_row(Wal2JsonDecoder(Scope()), row("I", values(1, "null", '"a"')))
+    assert not nullable[0].is_lossy
+
+
+def test_before_a_row_is_marked_lossy_its_table_is_looked_up_again_once_a_transaction() -> None:
+    decoder = Wal2JsonDecoder(Scope())
+    line = row("I", values(1, "null", '"a"'))
+    decode(decoder, BEGIN)
+    assert decode_row(decoder, line, catalog(t=PRICE_NOT_NULL))[0].is_lossy
+    assert decoder.decode(line)
+    decoder.decode(BEGIN.replace(b'"B"', b'"C"'))
+    decoder.decode(BEGIN)
+    with pytest.raises(UnknownTypeError) as asked:
+        decoder.decode(line)
+    assert asked.value.tables == {("public", "t")}
+    decoder.learn(catalog())  # the constraint was dropped meanwhile
+    assert not cast("Row", decoder.decode(line))[0].is_lossy
+
+
+def test_with_numbers_as_strings_nothing_is_lost_and_nothing_marked() -> None:
+    """Case 46 with wal2json 2.6, which has the option numeric-data-types-as-string."""
+    decoder = Wal2JsonDecoder(Scope(), quoted_numbers=True)
+    event = decode_row(decoder, row("I", values(1, '"NaN"', "null")), catalog(t=PRICE_NOT_NULL))
+    assert (event[0].is_lossy, event[1][1]) == (False, b'"NaN"')
+
+
+def test_bytes_of_no_known_encoding_are_taken_for_latin_1_one_by_one() -> None:
+    """Case 64: a SQL_ASCII database."""
+    line = row("I", values(1, "1", '"é?"')).replace(b"?", b"\xe9")
+    event = decode_row(Wal2JsonDecoder(Scope()), line)
+    assert event[1][2] == '"éé"'.encode()
+
+
+def test_a_message_that_is_not_text_is_not_taken_for_json() -> None:
+    """Case 72: pg_logical_emit_message takes bytea, too."""
+    line = b'{"action":"M","xid":7,"lsn":"0/10","transactional":true,"prefix":"cdc_audit.context","content":"{}\xe9"}'
+    assert decode(Wal2JsonDecoder(Scope()), line) == Message(True, "cdc_audit.context", "\ufffd{}é", 16)
 
 
 @pytest.mark.parametrize(

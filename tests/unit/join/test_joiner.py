@@ -80,6 +80,7 @@ def test_a_transaction_without_changes_is_one_empty_stretch_so_that_its_position
 
 
 def test_a_non_transactional_context_is_never_a_context() -> None:
+    """Case 68."""
     events = [Message(False, "cdc_audit.context", '{"user_id":"x"}', 1), *transaction(change(1))]
     assert joined(Joiner(), events) == [("", ["1"])]
 

@@ -131,6 +131,7 @@ def test_a_short_document_cannot_grow_without_bound() -> None:
 
 
 def test_what_exceeds_jsonb_s_size_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Case 67."""
     monkeypatch.setattr(jsonb, "MAX_BYTES", 1000)
     assert string("x" * 1000)
     assert string("\n" * 1000)

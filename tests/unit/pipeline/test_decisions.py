@@ -97,6 +97,7 @@ def test_at_interval_zero_a_block_is_closed_as_soon_as_the_input_is_dry_and_the_
 
 
 def test_the_servers_word_for_what_it_sent_counts_only_outside_of_a_transaction() -> None:
+    """Case 81."""
     assert ack.idle_position(committed_lsn=10, wal_end=20, in_transaction=False) == 20
     assert ack.idle_position(committed_lsn=10, wal_end=20, in_transaction=True) == 10
     assert ack.idle_position(committed_lsn=30, wal_end=20, in_transaction=False) == 30

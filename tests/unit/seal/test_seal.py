@@ -233,3 +233,15 @@ def test_a_lost_value_is_marked_before_an_old_image_that_is_not_whole() -> None:
     partial = Shape("UPDATE", "public", "t", "", ("id", "n"), ("id",), False, ("id",), ())
     rows = [(partial._replace(is_lossy=lossy), [b"1", b"null"], [b"1"]) for lossy in (True, False)]
     assert [line[17] for line in fields(*rows)] == [b"lossy", b"partial"]
+
+
+def test_transactions_whose_ids_repeat_are_told_apart_by_their_commit() -> None:
+    """Case 16: xids wrap round at 2^32."""
+    builder = BlockBuilder(GENESIS, NO_HASH, timeline=1)
+    for lsn in (256, 512):
+        builder.add(stretch(Truncate("public", "t", ""), lsn=lsn))
+    lines = [line.split(b"\t") for line in builder.take().splitlines()]
+    assert [(line[0], line[20], line[21], line[22]) for line in lines] == [
+        (b"1", b"7", b"0/100", b"1"),
+        (b"2", b"7", b"0/200", b"1"),
+    ]

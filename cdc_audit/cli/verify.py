@@ -1,0 +1,169 @@
+"""``cdc-audit verify``: whether the trail is still what the daemon wrote."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import orjson
+
+from cdc_audit.cli.key import read_public
+from cdc_audit.cli.settings import require_dsn, with_config
+from cdc_audit.config import Config
+from cdc_audit.errors import CheckFailedError, IncompleteEvidenceError, SettingError, UsageError
+from cdc_audit.seal import proof
+from cdc_audit.seal.signature import key_id
+from cdc_audit.trail.verify import Report, Request, reading, verify
+from cdc_audit.trail.verify_anchors import Anchors
+from cdc_audit.trail.verify_proof import prove
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command(
+    epilog="Example: cdc-audit verify --dsn 'host=audit user=alice' --public-key signing.pem.pub --anchor anchors.jsonl"
+)
+@click.option(
+    "--public-key",
+    "key_files",
+    type=_FILE,
+    multiple=True,
+    help="A public key that you trust; all that the ledger was signed with, oldest first or not.",
+)
+@click.option(
+    "--anchor", "anchor_files", type=_FILE, multiple=True, help="A file of anchors, out of their reach."
+)
+@click.option(
+    "--since", metavar="BLOCK|TIME", default="", help="From this block on, or from the first since a time."
+)
+@click.option(
+    "--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that read rows."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--proof", "row_id", type=click.IntRange(min=1), help="Write an inclusion proof for a row.")
+@click.option("--check-proof", "proof_file", type=_FILE, help="Check such a proof; needs no database.")
+@click.option("--dsn", metavar="DSN", help="The reader's own connection to the audit database.")
+@with_config
+def command(
+    config: Config,
+    *,
+    key_files: Sequence[Path],
+    anchor_files: Sequence[Path],
+    since: str,
+    jobs: int,
+    as_json: bool,
+    row_id: int | None,
+    proof_file: Path | None,
+    dsn: str | None,
+) -> None:
+    """Verify the trail: every row, every block, signatures and anchors. Names what was altered, removed or inserted.
+
+    Bring keys and anchors of your own: what the audit database says about itself is what is in doubt. Without a public key a
+    rewritten ledger can't be told from the true one; without an anchor a tail that was cut off, or an older state, can't.
+
+    Give a role that has audit_admin by --dsn (or CDC_AUDIT_AUDIT_ADMIN_DSN); leave the password to ~/.pgpass.
+
+    Exit codes: 0 all that was asked holds, 1 something is not what the daemon wrote, 2 usage, 3 nothing wrong was seen but
+    evidence is missing (a key, a signature, an anchor), 69 the audit database is away, 77 the role may not read, 78 configuration.
+    """
+    public = [read_public(file) for file in key_files]
+    keys = {key_id(one): one for one in public}
+    if proof_file is not None:
+        _check_proof(proof_file, keys, as_json)
+        return
+    chosen = dsn or require_dsn(config.audit.one_time_dsn, "audit")
+    schema = config.audit.audit_schema
+    if row_id is not None:
+        with reading(chosen, schema) as connection:
+            click.echo(proof.write(prove(connection, schema, row_id)), nl=False)
+        return
+    anchors = _read_anchors(anchor_files, schema, keys)
+    report = verify(chosen, schema, Request(keys, anchors, since, jobs), _Progress(as_json).show)
+    click.echo(_json(report) if as_json else _text(report, keys, anchors))
+    _raise(report)
+
+
+def _read_anchors(files: Sequence[Path], schema: str, keys: dict[str, bytes]) -> Anchors | None:
+    if not files:
+        return None
+    anchors = Anchors(schema, keys)
+    for file in files:
+        try:
+            with file.open("rb") as lines:
+                anchors.read(lines, str(file))
+        except OSError as error:
+            raise IncompleteEvidenceError(f"anchor {file}: {error.strerror}") from error
+    return anchors
+
+
+class _Progress:
+    """A line on standard error that says how far it is; only on a terminal."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._is_on = sys.stderr.isatty() and not as_json
+
+    def show(self, done: int, total: int) -> None:
+        if self._is_on:
+            share = done / total if total else 1.0
+            bar = "=" * int(30 * share)
+            ending = "\r\x1b[K" if done >= total else ""
+            click.echo(f"\r[{bar:<30}] {share:4.0%}  {done:,} of {total:,} rows{ending}", nl=False, err=True)
+
+
+def _text(report: Report, keys: dict[str, bytes], anchors: Anchors | None) -> str:
+    lines = [
+        f"read {report.blocks:,} blocks (from {report.first_block}) and {report.rows:,} rows in {report.seconds:.1f} s"
+    ]
+    lines.append(f"last block {report.last_block}, hash {report.last_hash.hex()}")
+    lines.append(f"signed blocks: {report.signed:,}, checked with {len(keys)} public keys")
+    if anchors is None:
+        lines.append("no anchors given: a tail that was cut off can't be seen")
+    else:
+        lines.append(f"anchored blocks: {report.anchored:,} of {len(anchors.hashes):,} anchors")
+    lines += map(str, report.findings)
+    if report.uncounted:
+        lines.append(f"and {report.uncounted:,} more")
+    if not report.findings:
+        lines += [f"missing evidence: {reason}" for reason in report.missing] or ["verified"]
+    return "\n".join(lines)
+
+
+def _json(report: Report) -> str:
+    code = 1 if report.findings else 3 if report.missing else 0
+    shown = {
+        "exit_code": code,
+        "verdict": {0: "verified", 1: "tampered", 3: "incomplete evidence"}[code],
+        **report._asdict(),
+        "last_hash": report.last_hash.hex(),
+        "findings": [one._asdict() for one in report.findings],
+    }
+    return orjson.dumps(shown).decode()
+
+
+def _raise(report: Report) -> None:
+    """The verdict as an exit code."""
+    if report.findings:
+        count = len(report.findings) + report.uncounted
+        raise CheckFailedError(f"the trail is not what the daemon wrote: {count:,} findings")
+    if report.missing:
+        raise IncompleteEvidenceError(f"incomplete evidence: {report.missing[0]}")
+
+
+def _check_proof(file: Path, keys: dict[str, bytes], as_json: bool) -> None:
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise SettingError(f"proof {file}: {error.strerror}") from error
+    if not text:
+        raise UsageError(f"proof {file} is empty")
+    found, block = proof.check(text, keys)
+    if as_json:
+        click.echo(orjson.dumps({"verdict": "verified", "block": block.block, "line": found.line}).decode())
+    else:
+        row = found.line.partition("\t")[0]
+        click.echo(
+            f"row {row} is in block {block.block}, written {block.written_at}, signed by key {block.key_id}"
+        )
+        click.echo(found.line)

@@ -1,0 +1,289 @@
+"""``cdc-audit verify``: reads ledger and rows by COPY, in one snapshot and in flat memory.
+
+What it looks for stands in ``verify_chain`` and ``verify_rows``. First the whole chain is walked, then the rows, stretch by stretch,
+by one connection or by several processes. Then rows and blocks are counted without any index, so that what an index lacks is seen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg import Connection, sql
+
+from cdc_audit.errors import NotPermittedError, SettingError
+from cdc_audit.postgres import connect, explain, named_sql
+from cdc_audit.trail.query import parse_time
+from cdc_audit.trail.verify_anchors import Anchors
+from cdc_audit.trail.verify_chain import Chain, Header, boundaries, parse_row
+from cdc_audit.trail.verify_findings import Finding, Findings, Kind
+from cdc_audit.trail.verify_rows import Rows, spans
+
+_STRETCH_ROWS = 200_000
+_STRETCH_BLOCKS = 5_000
+_SQL = named_sql("cdc_audit.trail", "sql/verify.sql")
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a verifier brings and asks: public keys by key id, anchors (None: none demanded), where to begin ("": block 0)."""
+
+    keys: Mapping[str, bytes] = field(default_factory=dict)
+    anchors: Anchors | None = None
+    since: str = ""
+    jobs: int = 1
+
+
+class Report(NamedTuple):
+    """What was found. ``missing``: why the evidence is not complete. ``first_block`` to ``last_block`` were read."""
+
+    findings: list[Finding]
+    uncounted: int
+    missing: list[str]
+    first_block: int
+    last_block: int
+    last_hash: bytes
+    blocks: int
+    rows: int
+    signed: int
+    anchored: int
+    seconds: float
+
+
+class Stretch(NamedTuple):
+    """Neighbouring blocks and the ids that they hold; None is without end. ``is_open``: ids below ``first_id`` count too."""
+
+    first_block: int
+    end_block: int | None
+    first_id: int
+    end_id: int | None
+    is_open: bool
+
+
+def verify(dsn: str, schema: str, request: Request, progress: Progress) -> Report:
+    """Verify the trail. ``progress`` is told rows done and rows in all, as far as the ledger can be believed.
+
+    Raises SettingError if there is no trail, NotPermittedError if the role may not read it, UnavailableError.
+    """
+    began = time.monotonic()
+    with reading(dsn, schema) as connection:
+        first = _first_block(connection, schema, request.since)
+        base = next(iter(headers(connection, schema, first - 1, first - 1)), None) if first > 0 else None
+        findings = Findings()
+        anchors = request.anchors.hashes if request.anchors else {}
+        chain = Chain(
+            findings,
+            keys=request.keys,
+            anchors={block: hash_ for block, hash_ in anchors.items() if block >= first},
+            base=base,
+        )
+        if first > 0 and base is None:
+            findings.add(Kind.REMOVED, "block", first - 1, first - 1, "not in the ledger")
+        stretches = list(_stretches(headers(connection, schema, first, None), chain, base, first))
+        missing = chain.finish(first=first, wants_anchors=request.anchors is not None)
+        for block in request.anchors.twice if request.anchors else ():
+            findings.add(Kind.ALTERED, "block", block, block, "anchored with two different hashes")
+        rows = _check_rows(connection, dsn, schema, stretches, chain, findings, request.jobs, progress)
+        _check_hidden(connection, schema, stretches[0], rows, chain, findings, first)
+    last = chain.last
+    return Report(
+        findings.sorted(),
+        findings.uncounted,
+        missing,
+        first,
+        last.number if last else first - 1,
+        last.hash if last else b"",
+        chain.blocks,
+        rows,
+        chain.signed,
+        chain.anchored,
+        time.monotonic() - began,
+    )
+
+
+@contextmanager
+def reading(dsn: str, schema: str, snapshot: str = "") -> Iterator[Connection]:
+    """A connection in one repeatable read transaction, with everything pinned on which COPY's text depends."""
+    with connect(dsn, side="audit", application_name="cdc-audit verify") as connection:
+        try:
+            connection.execute(_SQL["settings"])
+            connection.execute(_SQL["begin"])
+            if snapshot:
+                connection.execute(sql.SQL(_SQL["import_snapshot"]).format(snapshot=sql.Literal(snapshot)))
+            yield connection
+        except psycopg.errors.InsufficientPrivilege as error:
+            role = connection.info.user.replace('"', '""')
+            raise NotPermittedError(
+                explain(error, side="audit").message,
+                remedy=f'grant audit_admin to "{role}"; or give --dsn of a role that has it',
+            ) from error
+        except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+            raise SettingError(
+                f"audit database: there is no trail in schema {schema}",
+                remedy="correct [audit] dsn and schema, or: cdc-audit init",
+            ) from error
+        except psycopg.Error as error:
+            raise explain(error, side="audit") from error
+
+
+def composed(name: str, schema: str, **values: Any) -> sql.Composed:
+    """A statement of this room for a schema; ``values`` are literals unless they are SQL already."""
+    parts = {
+        key: value if isinstance(value, sql.Composable) else sql.Literal(value)
+        for key, value in values.items()
+    }
+    return sql.SQL(_SQL[name]).format(schema=sql.Identifier(schema), **parts)
+
+
+def headers(connection: Connection, schema: str, first: int, last: int | None) -> Iterator[Header]:
+    """The headers of blocks ``first`` to ``last``, in order."""
+    with connection.cursor().copy(composed("headers", schema, first=first, last=last)) as copy:
+        for row in copy:
+            yield parse_row(bytes(row).rstrip(b"\n"))
+
+
+def rows(connection: Connection, schema: str, first: int | None, end: int | None) -> Iterator[bytes]:
+    """The rows with ids from ``first`` to before ``end``, in order of id, as COPY prints them; None is without bound."""
+    with connection.cursor().copy(composed("rows", schema, range=_range(first, end))) as copy:
+        yield from map(bytes, copy)
+
+
+def _range(first: int | None, end: int | None) -> sql.Composed:
+    conditions: list[sql.Composable] = []
+    if first is not None:
+        conditions.append(sql.SQL(_SQL["from_id"]).format(first=sql.Literal(first)))
+    if end is not None:
+        conditions.append(sql.SQL(_SQL["before_id"]).format(end=sql.Literal(end)))
+    return sql.SQL(" and ").join(conditions or [sql.SQL(_SQL["all"])])
+
+
+def _first_block(connection: Connection, schema: str, since: str) -> int:
+    """The block at which to begin: a number, or the first one written since a moment."""
+    if not since or since.isdigit():
+        return int(since or 0)
+    moment = parse_time(since, datetime.now(UTC))
+    row = connection.execute(composed("block_since", schema), (moment,)).fetchone()
+    if row is None:
+        last = next(iter(connection.execute(composed("last_block", schema))), (-1,))
+        return int(last[0]) + 1
+    return int(row[0])
+
+
+def _stretches(found: Iterable[Header], chain: Chain, base: Header | None, first: int) -> Iterator[Stretch]:
+    """Walk the chain, and part it into stretches whose rows can be checked by themselves."""
+
+    def walked() -> Iterator[Header]:
+        for header in found:
+            chain.check(header)
+            yield header
+
+    start = base.block.first_id + base.block.row_count if base and base.block else 1
+    block, first_id, is_open = first, start, base is None and first == 0
+    for header in boundaries(walked(), _STRETCH_ROWS, _STRETCH_BLOCKS):
+        assert header.block
+        yield Stretch(block, header.number, first_id, header.block.first_id, is_open)
+        block, first_id, is_open = header.number, header.block.first_id, False
+    yield Stretch(block, None, first_id, None, is_open)
+
+
+def check_stretch(
+    connection: Connection, schema: str, stretch: Stretch, retired: list[tuple[int, int]]
+) -> tuple[list[Finding], int, int]:
+    """Check a stretch's rows: findings, those that were not kept, rows."""
+    findings = Findings()
+    blocks = list(headers(connection, schema, stretch.first_block, stretch.end_block))
+    held = spans(blocks, block=stretch.first_block, first=stretch.first_id, end_block=stretch.end_block)
+    checker = Rows(findings, held, retired)
+    first = None if stretch.is_open else stretch.first_id
+    checker.check(rows(connection, schema, first, stretch.end_id))
+    checker.finish()
+    return findings.sorted(), findings.uncounted, checker.rows
+
+
+def _check_rows(
+    connection: Connection,
+    dsn: str,
+    schema: str,
+    stretches: list[Stretch],
+    chain: Chain,
+    findings: Findings,
+    jobs: int,
+    progress: Progress,
+) -> int:
+    """All stretches, here or in processes of their own that share the snapshot; the number of rows."""
+    last = chain.last.intact if chain.last else None
+    start = stretches[0].first_id
+    expected = last.first_id + last.row_count - start if last else 0
+    total = 0
+    for found, uncounted, count in _results(connection, dsn, schema, stretches, chain.retired, jobs):
+        findings.extend(found)
+        findings.uncounted += uncounted
+        total += count
+        progress(total, max(total, expected))
+    return total
+
+
+_Result = tuple[list[Finding], int, int]
+
+
+def _results(
+    connection: Connection,
+    dsn: str,
+    schema: str,
+    stretches: list[Stretch],
+    retired: list[tuple[int, int]],
+    jobs: int,
+) -> Iterator[_Result]:
+    if jobs == 1 or len(stretches) == 1:
+        for stretch in stretches:
+            yield check_stretch(connection, schema, stretch, retired)
+        return
+    row = connection.execute(_SQL["export_snapshot"]).fetchone()
+    assert row
+    given = (dsn, schema, str(row[0]), retired)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, given) as pool:
+        yield from pool.map(_work, stretches)
+
+
+_worker: list[Any] = []
+
+
+def _start_worker(dsn: str, schema: str, snapshot: str, retired: list[tuple[int, int]]) -> None:
+    """Open this process's connection; it ends with the process."""
+    context = reading(dsn, schema, snapshot)
+    _worker[:] = [context, context.__enter__(), schema, retired]
+
+
+def _work(stretch: Stretch) -> _Result:
+    _, connection, schema, retired = _worker
+    return check_stretch(connection, schema, stretch, retired)
+
+
+def _check_hidden(
+    connection: Connection,
+    schema: str,
+    stretch: Stretch,
+    found_rows: int,
+    chain: Chain,
+    findings: Findings,
+    first_block: int,
+) -> None:
+    """Rows and blocks that are in their tables and not in the index of the primary key, by which they were read."""
+    connection.execute(_SQL["scan_only"])
+    first = None if stretch.is_open else stretch.first_id
+    statement = composed("count", schema, range=_range(first, None), first_block=first_block)
+    row = connection.execute(statement).fetchone()
+    assert row
+    for unit, read, there in (("rows", found_rows, row[0]), ("blocks", chain.blocks, row[1])):
+        if read != there:
+            what = f"{there:,} {unit} are in the table, but its primary key leads to {read:,}: reindex, then verify again"
+            findings.add(Kind.INSERTED if there > read else Kind.REMOVED, "trail", 0, 0, what)
