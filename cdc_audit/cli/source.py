@@ -116,8 +116,6 @@ def tables(config: Config, set_full: str | None, as_json: bool) -> None:
                 _report(changed, "now have REPLICA IDENTITY FULL")
         published = publication_lines(config, source) if config.source.plugin == "pgoutput" else []
         states = source_tables.tables(source, config.source.tables, config.source.exclude)
-    for line in () if as_json else published:
-        click.echo(line)
     for state in states:
         if as_json:
             click.echo(
@@ -125,6 +123,8 @@ def tables(config: Config, set_full: str | None, as_json: bool) -> None:
             )
     if not as_json:
         _print(states)
+        for line in published:
+            click.echo(line)
 
 
 def publication_lines(config: Config, connection: Connection) -> list[str]:

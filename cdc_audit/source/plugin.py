@@ -101,6 +101,11 @@ def _no_state(refusal: _Refusal) -> CdcAuditError | None:
 
 
 def _missing(refusal: _Refusal) -> CdcAuditError:
+    if "publication" in refusal.message:
+        return SettingError(
+            refusal.text,
+            remedy='cdc-audit init, then: cdc-audit slot recreate --reason "the publication was missing"',
+        )
     return SettingError(
         f'source database: replication slot "{refusal.slot}" does not exist (42704)',
         remedy=f"cdc-audit slot create, or, if there was one before: {RECREATE}",

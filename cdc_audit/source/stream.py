@@ -77,6 +77,7 @@ class Stream:
         self._sent_at = 0
         self._reply_requested = False
         self._is_reading = False
+        self._has_ended = False
         self._socket = -1
 
     @classmethod
@@ -151,6 +152,8 @@ class Stream:
 
     def receive(self) -> Received:
         """All that has arrived, up to about 256 kB, without waiting. Raises UnavailableError or what the server ended with."""
+        if self._has_ended:
+            self._raise_end()
         pgconn = self._pgconn
         items = self._items = []
         size = 0
@@ -175,8 +178,9 @@ class Stream:
                     pgconn.consume_input()
                     is_fresh = True
                 else:
+                    self._has_ended = True
                     if items:
-                        break  # what came before the end comes first; the next call meets the end again
+                        break  # what came before the end comes first, the next call raises it
                     self._raise_end()
         except psycopg.OperationalError as error:
             raise UnavailableError(f"source database: the stream broke off: {_one_line(error)}") from error

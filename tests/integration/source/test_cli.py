@@ -263,7 +263,7 @@ def test_the_sources_functions_come_and_go_by_command(shell: Shell) -> None:
 
 def test_tables_are_shown_and_made_whole_by_command(shell: Shell) -> None:
     def run(*arguments: str, **more: str) -> str:
-        return shell.run(source_commands.command, "tables", *arguments, **more)
+        return shell.run(source_commands.command, "tables", *arguments, SOURCE_PLUGIN="wal2json", **more)
 
     assert "no table is in scope" in run()
     shell.source.execute("create table public.keyed (id int primary key); create table public.bare (id int)")
@@ -280,3 +280,15 @@ def test_tables_are_shown_and_made_whole_by_command(shell: Shell) -> None:
     assert "public.bare" not in run(SOURCE_EXCLUDE="public.bare")
     with pytest.raises(UsageError, match=r"a pattern is schema\.table"):
         run("--set-full", "bare")
+
+
+def test_with_pgoutput_the_publications_are_brought_in_step_by_command(shell: Shell) -> None:
+    shell.source.execute("create table public.keyed (id int primary key); create table public.bare (id int)")
+    shown = shell.run(source_commands.command, "tables", SOURCE_PLUGIN="pgoutput")
+    assert "added to the publications: public.bare, public.keyed" in shown
+    assert "public.bare: UPDATE and DELETE can't be captured: no primary key" in shown
+    assert "publications: up to date" not in shown
+    shell.source.execute("alter table public.bare add primary key (id)")
+    assert "moved in the publications: public.bare" in shell.run(
+        source_commands.command, "tables", SOURCE_PLUGIN="pgoutput"
+    )
