@@ -37,7 +37,7 @@ class Shell:
 
     def run(self, command: click.Command, *arguments: str, **more: str) -> str:
         """Run it; what it printed. Raises what it raised."""
-        environment = self.databases.environment(SOURCE_PLUGIN=PLUGIN, **more)
+        environment = self.databases.environment(**{"SOURCE_PLUGIN": PLUGIN, **more})
         result: Result = CliRunner().invoke(command, arguments, env=environment, standalone_mode=False)
         if result.exception is not None:
             raise result.exception
