@@ -117,7 +117,10 @@ def _text(report: Report, keys: dict[str, bytes], anchors: Anchors | None) -> st
         f"read {report.blocks:,} blocks (from {report.first_block}) and {report.rows:,} rows in {report.seconds:.1f} s"
     ]
     lines.append(f"last block {report.last_block}, hash {report.last_hash.hex()}")
-    lines.append(f"signed blocks: {report.signed:,}, checked with {len(keys)} public keys")
+    if report.signed or keys:
+        lines.append(f"signed blocks: {report.signed:,}, checked with {len(keys)} public keys")
+    else:
+        lines.append("nothing is signed: whoever can write all of the ledger can write another one")
     if anchors is None:
         lines.append("no anchors given: a tail that was cut off can't be seen")
     else:

@@ -103,6 +103,7 @@ class RowReader:
         self._width = len(relation.names)
         self._count = self._width.to_bytes(2, "big")
         self._new_follows = b"N" + self._count
+        self._is_plain = True  # whether the last row read step by step had neither nulls nor unchanged values
         converters = [from_sent(oid, catalog.types, encoding, lenient=lenient) for oid in relation.types]
         self._converters = tuple((i, convert) for i, convert in enumerate(converters) if convert is not None)
         self._identity = () if relation.replica_identity == "f" else relation.identity
@@ -207,7 +208,7 @@ class RowReader:
 
         None for any other message, also for one that is not built as it should be.
         """
-        if len(payload) > _MAX_SPLIT or payload[6:8] != self._count:
+        if not self._is_plain or len(payload) > _MAX_SPLIT or payload[6:8] != self._count:
             return None
         parts = payload[8:].split(_TEXT)
         if len(parts) != self._width + 1 or parts[0] or not _is_whole(parts[-1]):
@@ -216,7 +217,7 @@ class RowReader:
 
     def _pair_of_texts(self, payload: bytes) -> tuple[RowValues, RowValues] | None:
         """The same for a message with an old and a new row."""
-        if len(payload) > _MAX_SPLIT or payload[6:8] != self._count:
+        if not self._is_plain or len(payload) > _MAX_SPLIT or payload[6:8] != self._count:
             return None
         width = self._width
         parts = payload[8:].split(_TEXT)
@@ -237,12 +238,14 @@ class RowReader:
         values: RowValues = []
         append, length_of = values.append, _LENGTHS.get
         unchanged: tuple[int, ...] = ()
+        self._is_plain = True
         for _ in range(self._width):
             start = at + 5
             length = length_of(payload[at:start])
             if length is None:
                 kind = payload[at]
                 if kind != _IS_TEXT:
+                    self._is_plain = False
                     if kind == _IS_UNCHANGED:
                         unchanged += (len(values),)
                     elif kind != _IS_NULL:

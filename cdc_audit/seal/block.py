@@ -3,6 +3,7 @@ r"""Blocks: the header's canonical line, its hash, and the chain.
 A header's line is the ledger row as ``COPY ledger (block, ..., key_id) TO STDOUT`` prints it in UTC: all columns but block_hash and
 signature, in the table's column order. ``block_hash`` is SHA-256(0x02 || line); ``prev_hash`` is the block_hash of block -
 1, and 32 zero bytes in block 0. ``rows_root`` is the RFC 6962 root over the leaf hashes of the block's rows, in order of id.
+``signature``: see ``cdc_audit.seal.signature``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``cdc-audit verify``: reads ledger and rows by COPY, in one snapshot and in flat memory.
 
-What it looks for stands in ``verify_chain`` and ``verify_rows``. First the whole chain is walked, then the rows, stretch by stretch,
-by one connection or by several processes. Then rows and blocks are counted without any index, so that what an index lacks is seen.
+What it looks for stands in ``verify_chain`` and ``verify_rows``. First the whole chain is walked, then the rows, in stretches, by
+one connection or by several processes. Then rows and blocks are counted without any index, so that what an index lacks is seen.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg import Connection, sql
 
-from cdc_audit.errors import NotPermittedError, SettingError
+from cdc_audit.errors import NotPermittedError, SettingError, UnavailableError
 from cdc_audit.postgres import connect, explain, named_sql
 from cdc_audit.trail.query import parse_time
 from cdc_audit.trail.verify_anchors import Anchors
@@ -250,8 +251,13 @@ def _results(
     row = connection.execute(_SQL["export_snapshot"]).fetchone()
     assert row
     given = (dsn, schema, str(row[0]), retired)
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, given) as pool:
-        yield from pool.map(_work, stretches)
+    try:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, given) as pool:
+            yield from pool.map(_work, stretches)
+    except BrokenProcessPool:
+        raise UnavailableError(
+            "audit database: a reading process could not begin or was ended", remedy="verify with --jobs 1"
+        ) from None
 
 
 _worker: list[Any] = []

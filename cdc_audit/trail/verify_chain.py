@@ -152,8 +152,7 @@ class Chain:
             self._add(Kind.UNSIGNED, number, number, f"names key {block.key_id}, but has no signature")
         elif (wrong := self._wrong_signature(header, block)) is not None:
             self._add(Kind.WRONG_KEY, number, number, wrong)
-            if block.kind == "key":
-                self._due_key = None
+            self._due_key = None if block.kind == "key" else self._due_key or block.key_id
         else:
             self._used_keys.add(block.key_id)
             self._succeed(block)

@@ -8,8 +8,8 @@ but the last field, the tab before that, and the line end (``cdc_audit.seal.line
 2.  SHA-256(0x00 || line) is the row's ``row_hash``. Else the row was altered; or reordered, if it gives its row_hash under the id
     of another such row of its block.
 3.  The RFC 6962 root over the rows' hashes is the block's ``rows_root``. Where rule 2 is broken, the root over the stored
-    row_hashes tells that only those rows were altered, and the root over the recomputed ones that only their row_hash was. Else a row and
-    its row_hash were altered together: then the block is named.
+    row_hashes tells that only those rows were altered, and the root over the recomputed ones that only their row_hash was.
+    Else a row and its row_hash were altered together: then the block is named.
 
 Of a header that doesn't give its block_hash, neither ids nor root are believed: its rows are those between its neighbours'.
 """

@@ -692,6 +692,13 @@ def test_a_database_of_another_encoding_is_stored_as_utf_8(
             assert rows[0][1] == word
             assert images[0] == {"id": 1, word: f"a{word}", "j": {word: 1}}
             assert images[-1][word] == word + word
+            scene.run(
+                f'create table "l{word}" (id int); insert into "l{word}" values (1); update "l{word}" set id = 2'
+            )
+            assert scene.trail("table_name, capture")[-2:] == [
+                (f"l{word}", "full"),
+                (f"l{word}", "suppressed"),
+            ]
             if encoding == "SQL_ASCII":
                 assert images[1][word] == word + "é"
             check_proof(databases.audit_dsn)

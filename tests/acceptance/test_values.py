@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.integration.decode.type_zoo import BEYOND_JSONB, EXTENSIONS, TYPES, ZOO
-from tests.support.databases import Databases, new_databases
+from tests.support.databases import new_databases
 from tests.support.live import HOSTILE_SETTINGS, Change, Live, noted, running
 from tests.support.proof import check_proof
 from tests.support.servers import Server
@@ -24,7 +24,7 @@ LOST = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["wal2json"])
+@pytest.fixture(scope="module", params=["wal2json", "pgoutput"])
 def live(
     request: pytest.FixtureRequest,
     source_cluster: Server,
@@ -37,42 +37,40 @@ def live(
         databases.source.execute(f"alter database {databases.source_name} set {name} = '{value}'")
     try:
         with running(databases, tmp_path_factory.mktemp("daemon") / "log", plugin=request.param) as live:
-            _release_the_animals(databases)
+            _release_the_animals(live)
             live.settle()
             yield live
     finally:
         databases.drop()
 
 
-def _release_the_animals(databases: Databases) -> None:
+def _release_the_animals(live: Live) -> None:
     """Each value inserted; updated to the next one, and to itself; deleted. One table a type."""
-    with psycopg.connect(databases.source_dsn, autocommit=True) as source:
+    with psycopg.connect(live.databases.source_dsn, autocommit=True) as source:
         source.execute("set search_path = public")
         for statement in (*EXTENSIONS, *TYPES):
             source.execute(statement)
+        for number, (type_name, _) in enumerate(ZOO):
+            source.execute(f"create table zoo_{number} (n int primary key, v {type_name})".encode())
+            source.execute(f"alter table zoo_{number} replica identity full".encode())
+            source.execute(
+                f'create trigger "A_oracle_row" after insert or update or delete on zoo_{number}'
+                " for each row execute function oracle.note()".encode()
+            )
+        live.publish()
         for number, (type_name, literals) in enumerate(ZOO):
             table = f"zoo_{number}"
             with source.transaction():
-                source.execute(f"create table {table} (n int primary key, v {type_name})")
-                source.execute(f"alter table {table} replica identity full")
-                source.execute(
-                    f'create trigger "A_oracle_row" after insert or update or delete on {table}'
-                    " for each row execute function oracle.note()"
-                )
                 for n, literal in enumerate(literals):
                     if literal is not None and literal.startswith("SQL:"):
-                        source.execute(f"insert into {table} select %s, {literal[4:]}", (n,))
+                        source.execute(f"insert into {table} select %s, {literal[4:]}".encode(), (n,))
                     else:
-                        source.execute(
-                            f"insert into {table} values (%s, %s::text::{type_name})", (n, literal)
-                        )
-            source.execute(
-                f"update {table} t set v = o.v from {table} o"
-                f" where o.n = (t.n + 1) % (select count(*) from {table})"
-                if len(literals) > 1
-                else f"update {table} set v = null"
-            )
-            source.execute(f"update {table} set n = n")
+                        statement = f"insert into {table} values (%s, %s::text::{type_name})"
+                        source.execute(statement.encode(), (n, literal))
+            count = f"(select count(*) from {table})"
+            update = f"update {table} t set v = o.v from {table} o where o.n = (t.n + 1) % {count}"
+            source.execute((update if len(literals) > 1 else f"update {table} set v = null").encode())
+            source.execute(f"update {table} set n = n".encode())
         for number in range(len(ZOO)):
             # the texts feed other tables; all are there until now
             source.execute(f"delete from zoo_{number}")
@@ -129,6 +127,7 @@ def test_a_lost_number_in_a_not_null_column_marks_its_row(live: Live) -> None:
     scene.run("create table strict (id int primary key, f real not null, d numeric not null, x float8)")
     scene.run("alter table strict replica identity full")
     scene.watch("strict")
+    live.publish()
     scene.run("insert into strict values (1, 1.5, 2, 3), (2, 'NaN', 1, null), (3, 1, 'Infinity', 1)")
     scene.run("insert into strict values (4, 1, 1, 'NaN')")
     scene.run("update strict set f = 7 where id in (1, 2)")
@@ -145,6 +144,7 @@ def test_a_lost_number_in_a_not_null_column_marks_its_row(live: Live) -> None:
 def test_a_mark_needs_a_constraint_that_still_holds(live: Live) -> None:
     scene = live.scene()
     scene.run("create table loosened (id int primary key, d numeric not null)")
+    live.publish()
     scene.run("insert into loosened values (1, 'NaN')")
     first = scene.trail("capture")
     scene.run("alter table loosened alter d drop not null")
@@ -158,6 +158,7 @@ def test_json_that_jsonb_cannot_hold_is_stored_as_a_string_of_its_text(live: Liv
     """Case 53: a trigger that writes to_jsonb(NEW) would make the application's statement fail."""
     scene = live.scene()
     scene.run("create table beyond (n int primary key, v json)")
+    live.publish()
     for n, text in enumerate(BEYOND_JSONB):
         live.source.execute("insert into beyond values (%s, %s)", (n, text))
     wanted = live.source.execute("select n, to_jsonb(v::text)::text from beyond order by n").fetchall()

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
+from cdc_audit.source import publication
 from tests.support.daemon import DaemonProcess, initialised, until
 from tests.support.databases import Databases
 
@@ -80,6 +81,11 @@ class Live:
         self.source.execute(SQL("create schema {}").format(Identifier(schema)))
         self.source.execute(SQL("set search_path = {}, public").format(Identifier(schema)))
         return Scene(self, schema)
+
+    def publish(self) -> None:
+        """Tables made since then are in the stream, too: what ``cdc-audit init`` does for pgoutput."""
+        if self.plugin == "pgoutput":
+            publication.keep_in_step(self.source, self.databases.slot, ["*.*"], ["oracle.*"])
 
     def settle(self) -> None:
         """Wait until the trail holds everything that has been committed so far."""

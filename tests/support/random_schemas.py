@@ -120,9 +120,15 @@ class Seen(NamedTuple):
 
 
 class RandomSchema:
-    """One schema full of random tables. Statements that the server refuses are undone: chance writes some."""
+    """One schema full of random tables. Statements that the server refuses are undone: chance writes some.
 
-    def __init__(self, connection: psycopg.Connection, name: str, dice: Random) -> None:
+    With ``keeps_identity`` every table has a usable replica identity, and DDL leaves it alone.
+    """
+
+    def __init__(
+        self, connection: psycopg.Connection, name: str, dice: Random, *, keeps_identity: bool = False
+    ) -> None:
+        self._keeps_identity = keeps_identity
         self.name = name
         self._connection = connection
         self._dice = dice
@@ -172,6 +178,7 @@ class RandomSchema:
                 self._run(f"create table {leaf} partition of {table} for values in ({part})")
         for leaf in leaves:
             identity = dice.choice(("full", "full", "full", "default"))
+            identity = "full" if self._keeps_identity and not key else identity
             self._run(f"alter table {leaf} replica identity {identity}")
             for name, kind in self._columns(leaf):
                 if kind == "text" and dice.random() < 0.5:
@@ -225,6 +232,14 @@ class RandomSchema:
         new = f"n{dice.randrange(1000)}"
         kind = dice.choice(list(KINDS))
         leaf = f"{table}_{dice.randrange(2)}" if self._is_partitioned(table) else table
+        if not self._keeps_identity and dice.random() < 0.3:
+            return dice.choice(
+                (
+                    f"alter table {leaf} replica identity {dice.choice(('full', 'default', 'full', 'nothing'))}",
+                    f"alter table {table} drop constraint {table}_pkey",
+                    _by_index(leaf, new, _quoted(name)),
+                )
+            )
         return dice.choice(
             (
                 f"alter table {table} add column {new} {kind}",
@@ -232,9 +247,6 @@ class RandomSchema:
                 f"alter table {table} drop column {_quoted(name)}",
                 f"alter table {table} rename column {_quoted(name)} to {new}",
                 f"alter table {table} alter {_quoted(name)} type text using {_quoted(name)}::text",
-                f"alter table {leaf} replica identity {dice.choice(('full', 'default', 'full', 'nothing'))}",
-                _by_index(leaf, new, _quoted(name)),
-                f"alter table {table} drop constraint {table}_pkey",
                 f"alter table {table} add primary key ({_quoted(name)})",
                 f"alter table {table} alter {_quoted(name)} drop not null",
                 f"truncate {table}",

@@ -123,9 +123,9 @@ def _check(seen: Seen, line: Line, *, knows_key: bool) -> str:
     if seen.identity == "f" or seen.op == "INSERT":
         if (line.old, line.new) != (seen.old, seen.new):
             return "another image"
-        # A row that is all key, of a table that has got more columns since: it looks as under the default identity.
-        if line.capture != "full" and not set(_parsed(seen.old)) <= set(seen.key):
-            return "not full"
+        if line.capture != "full":
+            # Of a table that has got columns since: it looks as if its identity were a key or index over what it had.
+            return "not full" if seen.key and set(_parsed(seen.old)) > set(seen.key) else ""
         if knows_key and not _is_record(line.record_id, seen, seen.key):
             return "another record_id"
         return ""
@@ -133,13 +133,11 @@ def _check(seen: Seen, line: Line, *, knows_key: bool) -> str:
     whole_old, whole_new = _parsed(seen.old), _parsed(seen.new)
     if old != {column: whole_old[column] for column in seen.identity_columns}:
         return "another key"
-    if (
-        knows_key
-        and set(seen.key) <= set(seen.identity_columns)
-        and not _is_record(line.record_id, seen, seen.key or seen.identity_columns)
-    ):
+    is_whole = set(seen.identity_columns) == set(whole_old)  # an index over all columns looks like FULL
+    columns = seen.key or ([] if is_whole and line.capture == "full" else seen.identity_columns)
+    if knows_key and set(seen.key) <= set(old) and not _is_record(line.record_id, seen, columns):
         return "another record_id"
-    if line.capture != "partial" and set(seen.identity_columns) != set(whole_old):
+    if line.capture != "partial" and not is_whole:
         return f"captured {line.capture}"
     if new is not None:
         absent = set(whole_new) - set(new)
@@ -157,7 +155,9 @@ def test_random_changes_of_random_schemas_are_what_triggers_saw(place: Place, pl
     """200 schemas by each plugin; what has no replica identity is left to other tests."""
     refused = compared = 0
     for number in range(SCHEMAS):
-        schema = RandomSchema(place.app, f"{plugin}_{number}", Random(f"schema {number}"))
+        # A publication takes a table's updates only once it is brought in step with an identity that allows them.
+        dice, keeps_identity = Random(f"schema {number}"), plugin == "pgoutput"
+        schema = RandomSchema(place.app, f"{plugin}_{number}", dice, keeps_identity=keeps_identity)
         if plugin == "pgoutput":
             place.slots.publish(place.app)
         schema.work(TRANSACTIONS)

@@ -174,6 +174,16 @@ def test_an_update_without_any_identity_is_taken_and_marked_partial() -> None:
     assert (event[0].old_columns, event[0].old_is_full, event[2]) == ((), False, [])
 
 
+def test_columns_that_came_since_do_not_make_a_full_old_image_partial() -> None:
+    """Case 41: the catalog is newer than the row; an index that identifies rows has no column that may be null."""
+    newer = TableInfo("public", "t", ("public", "t"), "r", (*COLUMNS, ("later", 25, False)))
+    same = values(1, "2", '"b"')
+    event = decode_row(Wal2JsonDecoder(Scope()), row("U", same, same, pk=""), catalog(t=newer))
+    assert (event[0].old_is_full, event[0].key) == (True, ())
+    gone = decode_row(Wal2JsonDecoder(Scope()), row("D", identity=same, pk=""), catalog(t=newer))
+    assert (gone[0].old_is_full, gone[0].key) == (True, ())
+
+
 def test_a_leaf_partition_is_named_after_its_root() -> None:
     leaf = TableInfo("public", "t", ("sales", "orders"), "r", COLUMNS)
     event = decode_row(Wal2JsonDecoder(Scope()), row("I", values(1, "1", '"a"')), catalog(t=leaf))
