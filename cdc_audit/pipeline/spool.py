@@ -1,7 +1,7 @@
 """pgoutput's transactions, held back until their commit.
 
 pgoutput says only at a transaction's end where its commit record ends, but every row of the trail carries that position. So the
-messages of a transaction wait for its Commit, up to 16 MB of them in memory, the rest in an unnamed temporary file of the daemon
+messages of a transaction wait for its Commit, up to 8 MB of them in memory, the rest in an unnamed temporary file of the daemon
 (``TMPDIR``; it has no name, and ends with the daemon). wal2json says it at the beginning and needs none of this.
 """
 
@@ -15,8 +15,10 @@ from typing import IO
 from cdc_audit.errors import StreamError, UnavailableError
 from cdc_audit.source.stream import Notice
 
-_MEMORY_BYTES = 16 * 1024 * 1024
-_PIECE_BYTES = 1024 * 1024
+_MEMORY_BYTES = 8 * 1024 * 1024
+_PIECE_BYTES = 262_144
+_PIECE_MESSAGES = 2_000
+_OVERHEAD = 64  # what a small message takes besides its bytes
 _LENGTH = struct.Struct(">I")
 _COMMIT = struct.Struct(">xBQQq")  # kind, flags, commit position, end position, commit time
 _BEGIN, _END = ord("B"), ord("C")
@@ -60,7 +62,7 @@ class Spool:
     def _hold(self, message: bytes) -> None:
         self._is_open = True
         self._messages.append(message)
-        self._size += len(message)
+        self._size += len(message) + _OVERHEAD
         if self._size > _MEMORY_BYTES:
             self._spill()
 
@@ -90,7 +92,9 @@ class Spool:
             self._file.seek(0)
             yield from _pieces(self._file)
         self.close()
-        yield [*rest, commit]
+        rest.append(commit)
+        for start in range(0, len(rest), _PIECE_MESSAGES):
+            yield [*rest[start : start + _PIECE_MESSAGES]]
 
 
 def _pieces(file: IO[bytes]) -> Iterator[list[bytes | Notice]]:
