@@ -69,7 +69,7 @@ def _bytes(field: bytes) -> bytes:
 
 
 class Chain:
-    """Walks the chain. ``base`` is the header before the first one that is given, where that isn't block 0.
+    """Walks the chain from block ``first`` on. ``base`` is the header before it, where it isn't block 0.
 
     ``keys`` are raw public keys by key id, ``anchors`` hashes by block number: both the verifier's own.
     """
@@ -80,15 +80,18 @@ class Chain:
         *,
         keys: Mapping[str, bytes],
         anchors: Mapping[int, bytes],
+        first: int = 0,
         base: Header | None = None,
     ) -> None:
         self._findings = findings
         self._keys = keys
         self._anchors = anchors
-        self._is_part = base is not None
+        self._first = first
         self._last = base
         # "" while nothing is signed; None where it can't be known, because the header before is missing or altered.
-        self._due_key: str | None = key_after(base.block) if base and base.block else ""
+        self._due_key: str | None = (
+            "" if not first else key_after(base.block) if base and base.block else None
+        )
         self._used_keys: set[str] = set()
         self.blocks = 0
         self.signed = 0
@@ -103,7 +106,7 @@ class Chain:
     def check(self, header: Header) -> None:
         """The next header."""
         before, number = self._last, header.number
-        wanted = before.number + 1 if before else 0
+        wanted = before.number + 1 if before else self._first
         if number > wanted:
             self._add(Kind.REMOVED, wanted, number - 1, "not in the ledger")
             self._due_key = None
@@ -126,6 +129,9 @@ class Chain:
 
     def _check_link(self, before: Header | None, header: Header, block: Block) -> None:
         """Rules 3 to 5, for a header that gives its hash."""
+        if before is None and self._first:
+            self._add(Kind.REMOVED, self._first - 1, self._first - 1, "not in the ledger")
+            return
         if before is None:
             if block.prev_hash != NO_HASH:
                 self._add(Kind.BROKEN, 0, 0, "the first block names a block before it")
@@ -201,8 +207,9 @@ class Chain:
         if anchored not in (header.hash, header.stored_hash):
             self._add(Kind.ALTERED, header.number, header.number, "not the block that was anchored")
 
-    def finish(self, *, first: int, wants_anchors: bool) -> list[str]:
+    def finish(self, *, wants_anchors: bool) -> list[str]:
         """At the ledger's end: report a tail that is cut off; returns what is missing for a verdict."""
+        first = self._first
         missing: list[str] = []
         end = self._last.number if self._last and self.blocks else first - 1
         newest = max(self._anchors, default=-1)
@@ -216,7 +223,7 @@ class Chain:
             missing.append("blocks are signed, but no public key was given (--public-key)")
         if self._keys and not self.signed and self.blocks:
             missing.append("a public key was given, but no block is signed")
-        elif self._keys and not self._is_part and self.blocks:
+        elif self._keys and not first and self.blocks:
             missing += [
                 f"key {key} was given, but no block is signed with it"
                 for key in sorted(self._keys.keys() - self._used_keys - {self._due_key or ""})

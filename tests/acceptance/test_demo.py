@@ -50,7 +50,8 @@ def test_the_demo_shows_the_trail_with_the_right_users_and_leaves_nothing(
     assert "INSERT payments 1     dora (signed)" in done.stdout
     assert "nothing: what was rolled back never happened" in done.stdout
     assert "unknown (none)" in done.stdout
-    assert done.stdout.count("✓") == 10
+    assert done.stdout.count("✓") == 11
+    assert "altered: row 250: the row does not give its row_hash" in done.stdout
     assert "✗" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
     assert "\x1b" not in done.stdout

@@ -63,6 +63,8 @@ def _play(stage: Stage, *, keep: bool) -> None:
         claims.about_tampering(stage)
         if not keep:
             claims.about_the_stop(stage, trail, stage.daemon.stop())
+            screen.title("And if a superuser covers up what the administrator did?")
+            claims.about_the_proof(stage)
     if claims.failed:
         raise CheckFailedError(f"{claims.failed} of the claims above are not so")
     if keep:
@@ -83,6 +85,7 @@ def _set_up(stage: Stage) -> None:
     stage.start_servers()
 
     screen.title("Set up")
+    stage.cdc_audit("key", "generate", stage.signing_key.name)
     stage.cdc_audit("init")
     stage.cdc_audit("source", "tables", "--set-full", "public.*")
     stage.let_the_auditor_in()

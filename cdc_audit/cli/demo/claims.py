@@ -87,6 +87,20 @@ class Claims:
         text = f"the slot stands at {ledger[0]}, where the ledger ends: a restart loses and repeats nothing"
         self._claim(text, found == [(ledger[0], False)], f"slot at {found}")
 
+    def about_the_proof(self, stage: Stage) -> None:
+        """A clean trail is verified; one that was altered behind the triggers is not, and the row is named."""
+        verify = ("verify", "--public-key", f"{stage.signing_key.name}.pub")
+        stage.look(*verify)
+        screen.command(
+            "psql: switch the trail's triggers off, and make 1199.00 of that payment 1299.00 again"
+        )
+        with psycopg.connect(stage.settings["AUDIT_ADMIN_DSN"]) as superuser:
+            superuser.execute(_SQL["switch_off"])
+            row = superuser.execute(_SQL["cover_up"], (str(self.payment),)).fetchone()
+        assert row is not None
+        printed = stage.look(*verify, expected=1)
+        self._claim(f"verify names row {row[0]}", f" {row[0]} " in f"{printed} ".replace("\n", " "), printed)
+
     def _claim(self, text: str, holds: bool, found: str) -> None:
         screen.claim(text, holds, found)
         self.failed += not holds

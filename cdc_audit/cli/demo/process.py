@@ -30,8 +30,8 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
     return {**clean, **{f"CDC_AUDIT_{key}": value for key, value in settings.items()}}
 
 
-def run(arguments: list[str], settings: Mapping[str, str], folder: Path) -> str:
-    """Run ``cdc-audit ARGUMENTS`` and return what it printed. Raises CheckFailedError if it failed."""
+def run(arguments: list[str], settings: Mapping[str, str], folder: Path, expected: int = 0) -> str:
+    """Run ``cdc-audit ARGUMENTS`` and return what it printed. Raises CheckFailedError unless its exit code is the expected."""
     done = subprocess.run(
         [*_PROGRAM, *arguments],
         env=environment(settings),
@@ -41,7 +41,7 @@ def run(arguments: list[str], settings: Mapping[str, str], folder: Path) -> str:
         timeout=60,
         check=False,
     )
-    if done.returncode != 0:
+    if done.returncode != expected:
         said = (done.stderr or done.stdout).strip()[-1500:]
         raise CheckFailedError(
             f"`cdc-audit {' '.join(arguments)}` ended with exit code {done.returncode}: {said}"

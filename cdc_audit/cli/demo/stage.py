@@ -40,9 +40,15 @@ class Stage:
             "SOURCE_PLUGIN": self.plugin,
             "AUDIT_DSN": self.audit.dsn("audit", "cdc_audit_writer"),
             "AUDIT_ADMIN_DSN": self.audit.dsn("audit"),
+            "LEDGER_SIGNING_KEY_FILE": str(self.signing_key),
             "BATCH_FLUSH_INTERVAL": "0",
             "LOG_FORMAT": "json",
         }
+
+    @property
+    def signing_key(self) -> Path:
+        """The daemon's private key; the public one stands beside it."""
+        return self.audit.folder / "signing.pem"
 
     @property
     def auditor_dsn(self) -> str:
@@ -62,11 +68,13 @@ class Stage:
         screen.command("cdc-audit " + shlex.join(arguments))
         screen.output(process.run(list(arguments), self.settings, self.audit.folder))
 
-    def look(self, *arguments: str) -> None:
-        """The same for a command that reads the trail, as the auditor."""
+    def look(self, *arguments: str, expected: int = 0) -> str:
+        """The same for a command that reads the trail, as the auditor; what it printed."""
         screen.command("cdc-audit " + shlex.join(arguments))
         settings = {"AUDIT_DSN": self.auditor_dsn}
-        screen.output(process.run(list(arguments), settings, self.audit.folder))
+        printed = process.run(list(arguments), settings, self.audit.folder, expected)
+        screen.output(printed)
+        return printed
 
     def let_the_auditor_in(self) -> None:
         """Grant the reading role that init has made to a person."""

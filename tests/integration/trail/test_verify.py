@@ -152,7 +152,7 @@ def test_parts_of_a_trail_and_several_processes_give_the_same_verdict(
         assert (said["blocks"], said["rows"]) == (blocks, rows), since
 
 
-@pytest.mark.parametrize("since", ["12", "2099-01-01"])
+@pytest.mark.parametrize("since", ["12", "500", "2099-01-01"])
 def test_nothing_since_then_is_no_evidence(run: Verify, keys: list[str], since: str) -> None:
     result = run(*keys, "--since", since)
     assert isinstance(result.exception, IncompleteEvidenceError)
@@ -270,6 +270,19 @@ def test_a_proof_with_any_byte_flipped_fails(run: Verify, keys: list[str], tmp_p
         file.write_bytes(text[:place] + bytes([text[place] ^ 1]) + text[place + 1 :])
         checked = CliRunner().invoke(command, ["--check-proof", str(file), *keys])
         assert isinstance(checked.exception, CheckFailedError | IncompleteEvidenceError), place
+
+
+def test_what_is_missing_just_before_the_part_that_is_looked_at_is_named(
+    audit_cluster: Server, trail: str
+) -> None:
+    name = f"{trail}_part"
+    audit_cluster.execute(f'create database "{name}" template "{trail}"')
+    with superuser(audit_cluster.dsn(name)) as connection:
+        Superuser(connection).do("delete from audit.ledger where block = 8")
+    for since, found in (("8", ["removed: block 8"]), ("9", ["removed: block 8"]), ("10", [])):
+        report = verify(audit_cluster.dsn(name), "audit", Request(KEYS, since=since), quiet)
+        assert [str(one)[:16] for one in report.findings] == found, since
+    audit_cluster.execute(f'drop database "{name}" with (force)')
 
 
 def test_no_proof_is_made_of_a_block_that_was_tampered_with(audit_cluster: Server, trail: str) -> None:

@@ -61,11 +61,11 @@ def judged(
 ) -> tuple[list[str], list[str]]:
     """Findings, and what is missing."""
     findings = Findings()
-    chain = Chain(findings, keys=keys or {}, anchors=anchors or {}, base=base)
+    first = base.number + 1 if base else 0
+    chain = Chain(findings, keys=keys or {}, anchors=anchors or {}, first=first, base=base)
     for header in headers:
         chain.check(header)
-    first = base.number + 1 if base else 0
-    missing = chain.finish(first=first, wants_anchors=anchors is not None)
+    missing = chain.finish(wants_anchors=anchors is not None)
     return [f"{one.kind} {one.first}-{one.last}" for one in findings.sorted()], missing
 
 

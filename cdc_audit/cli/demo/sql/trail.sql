@@ -31,6 +31,22 @@ select count(*) from audit.audit_logs where old_data::text like %s or new_data::
 -- name: forge
 update audit.audit_logs set user_id = 'somebody else' where id = 1
 
+-- name: switch_off
+do $$
+declare
+    part regclass;
+begin
+    for part in select relid from pg_partition_tree('audit.audit_logs') loop
+        execute format('alter table %s disable trigger user', part);
+    end loop;
+end
+$$
+
+-- name: cover_up
+update audit.audit_logs set new_data = jsonb_set(new_data, '{amount}', '1299.00')
+where table_name = 'payments' and action = 'UPDATE' and record_id = %s
+returning id
+
 -- name: ledger_end
 select end_lsn::text from audit.ledger order by block desc limit 1
 
