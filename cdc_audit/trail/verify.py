@@ -30,6 +30,7 @@ from cdc_audit.trail.verify_rows import Rows, spans
 
 _STRETCH_ROWS = 200_000
 _STRETCH_BLOCKS = 5_000
+_BEYOND = 1 << 62  # no row has this id
 _SQL = named_sql("cdc_audit.trail", "sql/verify.sql")
 
 Progress = Callable[[int, int], None]
@@ -210,6 +211,10 @@ def _first_block(connection: Connection, schema: str, since: str) -> int:
 
 def _stretches(found: Iterable[Header], chain: Chain, base: Header | None, first: int) -> Iterator[Stretch]:
     """Walk the chain, and part it into stretches whose rows can be checked by themselves."""
+    first_id: int | None = 1 if not first else None
+    if base and base.block:
+        first_id = base.block.first_id + base.block.row_count
+    block, is_open = first, first == 0
 
     def walked() -> Iterator[Header]:
         nonlocal first_id
@@ -219,15 +224,12 @@ def _stretches(found: Iterable[Header], chain: Chain, base: Header | None, first
                 first_id = header.block.first_id if header.block else 1
             yield header
 
-    first_id: int | None = 1 if not first else None
-    if base and base.block:
-        first_id = base.block.first_id + base.block.row_count
-    block, is_open = first, first == 0
     for header in boundaries(walked(), _STRETCH_ROWS, _STRETCH_BLOCKS):
         assert header.block
-        yield Stretch(block, header.number, first_id or 1, header.block.first_id, is_open)
+        assert first_id is not None
+        yield Stretch(block, header.number, first_id, header.block.first_id, is_open)
         block, first_id, is_open = header.number, header.block.first_id, False
-    yield Stretch(block, None, first_id or 1, None, is_open)
+    yield Stretch(block, None, _BEYOND if first_id is None else first_id, None, is_open)
 
 
 def check_stretch(
