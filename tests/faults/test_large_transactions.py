@@ -55,7 +55,7 @@ def make_table(databases: Databases) -> None:
 def test_memory_does_not_grow_with_the_transaction_and_all_of_it_is_one_block(
     plugin: str, databases: Databases, tmp_path: Path
 ) -> None:
-    """pgoutput says only at its end where a transaction ends: the daemon holds it in a file."""
+    """Case 82. pgoutput says only at its end where a transaction ends: the daemon holds it in a file."""
     make_table(databases)
     env = databases.environment(SOURCE_PLUGIN=plugin)
     initialised(env)
