@@ -28,6 +28,12 @@ def pytest_report_header() -> str:
         return f"PostgreSQL servers: none ({error})"
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first, so that of two processes neither waits for the other at the end."""
+    items.sort(key=lambda item: "test_exactly_once" not in item.nodeid)
+
+
 def _running(name: str) -> Iterator[Server]:
     server = new_server(name)
     try:

@@ -70,6 +70,7 @@ def test_nothing_happens_without_systemd_or_with_a_dead_socket(
         ("soon", "", None),
         ("", "", None),
     ],
+    ids=["for anybody", "for us", "for another process", "never", "no number", "not at all"],
 )
 def test_the_watchdog_is_fed_at_half_of_what_systemd_allows_this_process(
     usec: str, pid: str, expected: float | None, monkeypatch: pytest.MonkeyPatch
