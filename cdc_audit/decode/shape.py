@@ -40,12 +40,12 @@ def _is_full(
     """Whether the old image is the whole row. What the catalog says may be newer than the row: columns may have come since."""
     if not old or not set(old) >= set(new):
         return False
-    if key and set(old) > set(key):
-        return True
     if info is None:
-        return not key
-    if not key and any(column in old and not not_null for column, _, not_null in info.columns):
-        return True  # an index that identifies rows has no column that may be null
+        return not key or set(old) > set(key)
+    if any(column in old and not not_null for column, _, not_null in info.columns):
+        return True  # neither a primary key nor an index that identifies rows has a column that may be null
+    if new and key and set(old) > set(key):
+        return True
     missing = [oid for column, oid, _ in info.columns if column not in old]
     if new:  # values that are never TOASTed would be there
         missing = [oid for oid in missing if may_be_toasted(oid)]

@@ -168,6 +168,15 @@ def test_a_delete_with_only_its_key_is_partial_and_with_all_columns_full() -> No
     assert (key_only[0].old_is_full, whole[0].old_is_full) == (False, True)
 
 
+def test_a_delete_whose_identity_is_an_index_wider_than_the_key_is_partial() -> None:
+    info = TableInfo(
+        "public", "t", ("public", "t"), "r", (("id", 23, True), ("code", 23, True), ("note", 25, False))
+    )
+    identity = ",".join([column("id", 23, "1"), column("code", 23, "2")])
+    event = decode_row(Wal2JsonDecoder(Scope()), row("D", identity=identity), catalog(t=info))
+    assert (event[0].old_is_full, event[0].key) == (False, ("id",))
+
+
 def test_an_update_without_any_identity_is_taken_and_marked_partial() -> None:
     """Case 28."""
     event = decode_row(Wal2JsonDecoder(Scope()), row("U", values(1, "2", '"b"')))
