@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from psycopg.sql import Identifier
 
 from cdc_audit.ops.check import Check, Outcome, Session
-from cdc_audit.source import tables
+from cdc_audit.source import publication, tables
 from cdc_audit.source.tables import TableState
 
 _MOST_NAMED = 10
+_IN_STEP = "cdc-audit source tables"
 
 
 def in_scope(session: Session) -> Outcome:
@@ -62,6 +63,22 @@ def unlogged(session: Session) -> Outcome:
     return Outcome("ok", "no table in scope is unlogged")
 
 
+def publications(session: Session) -> Outcome:
+    """What pgoutput sends, the publications hold: they are in step with the tables, and no application's UPDATE fails for them."""
+    source = session.config.source
+    if source.plugin != "pgoutput":
+        return Outcome("ok", f"{source.plugin} needs no publication")
+    found = publication.state(session.source, source.slot, source.tables, source.exclude)
+    if found.refusing:
+        names = ", ".join(found.refusing[:_MOST_NAMED])
+        return Outcome("fail", f"the server refuses the application's UPDATE and DELETE on {names}", _IN_STEP)
+    out_of_step = [*found.absent, *found.missing, *found.movable]
+    if out_of_step:
+        names = ", ".join(out_of_step[:_MOST_NAMED])
+        return Outcome("fail", f"the publications are out of step, changes are not sent: {names}", _IN_STEP)
+    return Outcome("ok", "the publications are in step with the tables in scope")
+
+
 def coverage_checks() -> list[Check]:
     """The checks, in the order in which they make sense."""
     there = ("source_reachable",)
@@ -70,6 +87,7 @@ def coverage_checks() -> list[Check]:
         Check("tables_without_identity", "source", identity, there),
         Check("tables_without_full_images", "source", full_images, there),
         Check("tables_unlogged", "source", unlogged, there),
+        Check("publications", "source", publications, there),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 
 import psycopg
@@ -13,6 +14,8 @@ from cdc_audit.ops.plugin_probe import Probe
 from cdc_audit.postgres import connect
 from cdc_audit.source import install
 from tests.integration.ops.patient import Patient
+from tests.support.daemon import cdc_audit, initialised
+from tests.support.databases import Databases
 
 # What the shared test servers lack on purpose: a bound on the WAL held back, and fsync.
 EXPECTED_WARNINGS = {"max_slot_wal_keep_size", "audit_durability"}
@@ -274,3 +277,25 @@ def test_doctor_looks_on_while_a_daemon_reads_the_slot(healthy: Patient) -> None
         results, pid = healthy.examine(), daemon.info.backend_pid
     assert by_status(results, "fail", "skip") == set()
     assert f"read by PID {pid}" in results["source_slot"].message
+
+
+def test_publications_that_are_out_of_step_are_a_failure_with_the_command_that_mends_them(
+    databases: Databases,
+) -> None:
+    databases.source.execute("create table public.t (id int primary key)", dbname=databases.source_name)
+    env = databases.environment(SOURCE_PLUGIN="pgoutput")
+    initialised(env)
+
+    def check() -> dict[str, str]:
+        lines = cdc_audit("doctor", "--json", env=env).stdout.splitlines()
+        return next(result for result in map(json.loads, lines) if result["name"] == "publications")
+
+    assert check()["status"] == "ok"
+    databases.source.execute("create table public.newer (id int primary key)", dbname=databases.source_name)
+    assert check()["status"] == "fail"
+    assert "public.newer" in check()["message"]
+    assert check()["remedy"] == "cdc-audit source tables"
+    assert cdc_audit("source", "tables", env=env).returncode == 0
+    assert check()["status"] == "ok"
+    databases.source.execute("alter table public.t drop constraint t_pkey", dbname=databases.source_name)
+    assert "refuses the application's UPDATE and DELETE on public.t" in check()["message"]
