@@ -55,6 +55,14 @@ class TwoSlots:
         """Bring the publications in step."""
         publication.keep_in_step(connection, self._name, ["*.*"], self._exclude)
 
+    def skip(self, connection: Connection) -> None:
+        """Move both slots past everything up to now."""
+        connection.execute(
+            "select pg_replication_slot_advance(slot_name, pg_current_wal_lsn())"
+            " from pg_replication_slots where slot_name in (%s, %s)",
+            (f"{self._name}_w", f"{self._name}_p"),
+        )
+
     def by_pgoutput(self) -> list[Transaction]:
         """All that has come since the last look, as pgoutput's decoder sees it."""
         options = pgoutput_options(publications=publication.names(self._name))
