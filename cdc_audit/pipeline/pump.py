@@ -158,7 +158,8 @@ class Pump:
         self._idle_lsn = ack.idle_position(
             committed_lsn=builder.end_lsn,
             wal_end=received.wal_end,
-            in_transaction=self._joiner.in_transaction,
+            in_transaction=self._joiner.in_transaction
+            or (self._spool is not None and self._spool.is_holding),
         )
         if builder.is_mid_transaction:
             return

@@ -33,6 +33,11 @@ class Spool:
         self._size = 0
         self._file: IO[bytes] | None = None
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether a transaction has begun and not ended."""
+        return self._is_open
+
     def feed(self, items: Iterable[bytes | Notice]) -> Iterator[list[bytes | Notice]]:
         """Pieces that can be decoded now. The Begin in them is 8 bytes longer: the end position, as ``decode.pgoutput`` takes it.
 

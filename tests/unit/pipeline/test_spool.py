@@ -19,6 +19,7 @@ def messages(spool: Spool, items: list[bytes]) -> list[object]:
 def test_nothing_of_a_transaction_comes_before_its_commit_and_then_all_with_its_end_in_front() -> None:
     spool = Spool()
     assert messages(spool, [BEGIN, b"I1"]) == []
+    assert spool.is_holding
     assert messages(spool, [b"I2", COMMIT]) == [BEGIN + (130).to_bytes(8, "big"), b"I1", b"I2", COMMIT]
 
 
