@@ -13,14 +13,16 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import Connection, pq, sql
 
+from cdc_audit import failpoint
 from cdc_audit.errors import CdcAuditError, NotPermittedError, SettingError
 from cdc_audit.postgres import explain, load_sql, named_sql
 
-_MIGRATIONS = ("0001_trail",)
+_MIGRATIONS = ("0001_trail", "0002_personal")
 LATEST: int = len(_MIGRATIONS)
 """The version that this program needs."""
 
 _OLDEST_SERVER = 140000
+_AHEAD = 3  # months
 _REMEDY = "let [audit] admin_dsn name a superuser, or a role with CREATEROLE that may create schemas there"
 
 
@@ -42,6 +44,30 @@ def migrate(connection: Connection, schema: str, writer_login: str | None) -> li
         )
     with _explained(), connection.transaction():
         return _migrate(connection, schema, writer_login)
+
+
+def script(connection: Connection, schema: str, writer_login: str | None) -> str:
+    """What ``migrate`` would run on this database, for an administrator who reads it first and runs it with ``psql -1 -f``.
+
+    Changes nothing. Leaves out what ``migrate`` would refuse: it does not look for unsafe roles or somebody else's schema.
+    """
+    with _explained():
+        installed = installed_version(connection, schema)
+        there = _one(connection, _SCHEMA["schema_state"], (schema,))[0]
+        cursor = psycopg.ClientCursor(connection)
+        parts = [_ROLES["lock"], _ROLES["create_roles"], _ROLES["join_owner"]]
+        if installed is None:
+            parts.append(_composed("take_schema" if there else "create_schema", schema).as_string(connection))
+        parts.append(_ROLES["become_owner"])
+        for version, name in enumerate(pending(installed), start=(installed or 0) + 1):
+            parts.append(_migration(name, schema).as_string(connection))
+            parts.append(cursor.mogrify(_composed("record", schema), (version, name)))
+        parts.append(_composed("protect_all", schema).as_string(connection))
+        parts.append(cursor.mogrify(_composed("ensure_ahead", schema), (_AHEAD,)))
+        parts.append(_ROLES["become_self"])
+        if writer_login is not None and _needs_membership(connection, writer_login):
+            parts.append(_grant_writer(writer_login).as_string(connection))
+    return "\n\n".join(part.rstrip(";\n ") + ";" for part in parts) + "\n"
 
 
 def installed_version(connection: Connection, schema: str) -> int | None:
@@ -90,15 +116,12 @@ def _migrate(connection: Connection, schema: str, writer_login: str | None) -> l
     _make_schema(connection, schema)
     connection.execute(_ROLES["become_owner"])
     applied = list(pending(installed))
-    for version, name in enumerate(applied, start=LATEST - len(applied) + 1):
-        text = load_sql("cdc_audit.schema", f"migrations/{name}.sql")
-        connection.execute(
-            sql.SQL(text).format(schema=sql.Identifier(schema), schema_name=sql.Literal(schema))
-        )
+    for version, name in enumerate(applied, start=(installed or 0) + 1):
+        connection.execute(_migration(name, schema))
+        failpoint.reached("migrating")
         connection.execute(_composed("record", schema), (version, name))
-    for (table,) in connection.execute(_SCHEMA["tables"], {"schema": schema}).fetchall():
-        connection.execute(_composed("protect", schema), (table,))
-    connection.execute(_composed("ensure_ahead", schema), (3,))
+    connection.execute(_composed("protect_all", schema))
+    connection.execute(_composed("ensure_ahead", schema), (_AHEAD,))
     connection.execute(_ROLES["become_self"])
     if writer_login is not None:
         _make_writer(connection, writer_login)
@@ -130,22 +153,35 @@ def _make_schema(connection: Connection, schema: str) -> None:
 
 
 def _make_writer(connection: Connection, login: str) -> None:
+    if _needs_membership(connection, login):
+        try:
+            with connection.transaction():
+                connection.execute(_grant_writer(login))
+        except psycopg.errors.UniqueViolation:
+            pass  # another database's run was faster
+
+
+def _needs_membership(connection: Connection, login: str) -> bool:
     row = connection.execute(_ROLES["is_in_need_of_membership"], (login,)).fetchone()
     if row is None:
         raise SettingError(
             f"audit database: role {login} of [audit] dsn does not exist",
             remedy=f"create role {quoted(login)} login",
         )
-    if row[0]:
-        try:
-            with connection.transaction():
-                connection.execute(sql.SQL(_ROLES["grant_writer"]).format(login=sql.Identifier(login)))
-        except psycopg.errors.UniqueViolation:
-            pass  # another database's run was faster
+    return bool(row[0])
+
+
+def _grant_writer(login: str) -> sql.Composed:
+    return sql.SQL(_ROLES["grant_writer"]).format(login=sql.Identifier(login))
 
 
 def _composed(name: str, schema: str) -> sql.Composed:
-    return sql.SQL(_SCHEMA[name]).format(schema=sql.Identifier(schema))
+    return sql.SQL(_SCHEMA[name]).format(schema=sql.Identifier(schema), schema_name=sql.Literal(schema))
+
+
+def _migration(name: str, schema: str) -> sql.Composed:
+    text = load_sql("cdc_audit.schema", f"migrations/{name}.sql")
+    return sql.SQL(text).format(schema=sql.Identifier(schema), schema_name=sql.Literal(schema))
 
 
 def _one(

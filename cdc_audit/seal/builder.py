@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from cdc_audit.config import RedactRule
+from cdc_audit.model.alert import DdlAlert
 from cdc_audit.model.event import Stretch
 from cdc_audit.model.ledger import Block
 from cdc_audit.seal.block import block_hash
 from cdc_audit.seal.lines import LineWriter
 from cdc_audit.seal.merkle import MerkleTree
+from cdc_audit.seal.personal import Random
+from cdc_audit.seal.redact import NO_RULES, Redaction
 
 
 class Sealed(NamedTuple):
@@ -29,13 +30,15 @@ class Sealed(NamedTuple):
     suppressed_by_table: Counter[str]
     untrusted_by_table: Counter[str]
     redacted_values: int
+    alerts: tuple[DdlAlert, ...] = ()
 
 
 class BlockBuilder:
     """The open block on top of the ledger's last one.
 
-    ``key_id`` names the key that its blocks are going to be signed with, "" if none.
-    ``rows``, ``size`` (bytes of lines) and ``transactions`` tell how full it is. Lines can be taken before it is closed.
+    ``key_id`` names the key that its blocks are going to be signed with, "" if none. ``rows``, ``size`` (bytes of lines and
+    openings) and ``transactions`` tell how full it is. Lines can be taken before it is closed. ``random`` gives random bytes;
+    it is needed where ``redaction`` says that values are personal.
     """
 
     def __init__(
@@ -44,14 +47,15 @@ class BlockBuilder:
         previous_hash: bytes,
         *,
         timeline: int,
-        rules: Sequence[RedactRule] = (),
+        redaction: Redaction = NO_RULES,
+        random: Random | None = None,
         key_id: str = "",
     ) -> None:
         self._previous = previous
         self._previous_hash = previous_hash
         self._timeline = timeline
         self._key_id = key_id
-        self._lines = LineWriter(rules)
+        self._lines = LineWriter(redaction, random)
         self._next_id = previous.first_id + previous.row_count
         self._end_lsn = previous.end_lsn
         self._last_commit_at = previous.last_commit_at
@@ -74,9 +78,9 @@ class BlockBuilder:
         """The position through which everything is in this block or an earlier one."""
         return self._end_lsn
 
-    def set_rules(self, rules: Sequence[RedactRule]) -> None:
+    def set_redaction(self, redaction: Redaction) -> None:
         """Redact by other rules from here on."""
-        self._lines.set_rules(rules)
+        self._lines.set_redaction(redaction)
 
     def fits(self, stretch: Stretch) -> bool:
         """Whether a stretch may go into this block: its rows lie in one month's partition, and a transaction that flows in
@@ -115,7 +119,7 @@ class BlockBuilder:
         )
         self._tree.extend(leaves)
         self._taken += lines
-        self.size += sum(map(len, lines))
+        self.size += sum(map(len, lines)) + self._lines.openings.take_size()
         self.rows += count
         self._next_id += count
         self._next_seq += count
@@ -128,6 +132,10 @@ class BlockBuilder:
         data = b"".join(self._taken)
         self._taken.clear()
         return data
+
+    def take_openings(self) -> bytes:
+        """Their personal values' openings, in order; b"" if they have none."""
+        return self._lines.openings.take()
 
     def close(self, *, kind: str, written_at: str, end_lsn: int = 0, detail: str = "") -> Sealed:
         """The block's header, and an empty block on top of it. ``end_lsn`` moves the position of a block without rows."""
@@ -147,7 +155,7 @@ class BlockBuilder:
             written_at,
             self._tree.root(),
             self._previous_hash,
-            detail,
+            detail or self._lines.openings.detail(),
             self._key_id,
         )
         lines = self._lines

@@ -13,41 +13,46 @@ from __future__ import annotations
 
 from binascii import hexlify
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from hashlib import sha256
 from itertools import compress
 from operator import ne
 from typing import cast
 
-from cdc_audit.config import RedactRule
 from cdc_audit.model.context import Context
 from cdc_audit.model.event import ApplicationEvent, Begin, Change, Row, RowValues, Shape, Suppressed, Truncate
 from cdc_audit.model.lsn import format_lsn
 from cdc_audit.seal.copy_text import NULL, escape, field, json_field, optional
+from cdc_audit.seal.personal import Openings, Random, commit_context
 from cdc_audit.seal.plan import Image, Plan, make_plan
-from cdc_audit.seal.redact import REDACTED
+from cdc_audit.seal.redact import NO_RULES, Redaction, mask_context, mask_keys
 
 _MAX_PLANS = 20_000
 
 
 class LineWriter:
-    """Makes lines; keeps the plans of the shapes seen so far. ``rules`` say what is redacted besides what names tell."""
+    """Makes lines; keeps the plans of the shapes seen so far. ``redacted_values`` counts columns' values in images, events'
+    data and contexts (once for all rows of a call to ``write``) that redaction has changed. ``openings`` are those of the personal
+    values; ``random`` gives random bytes for them.
+    """
 
-    def __init__(self, rules: Sequence[RedactRule] = ()) -> None:
-        self._rules = tuple(rules)
+    def __init__(self, redaction: Redaction = NO_RULES, random: Random | None = None) -> None:
+        self._redaction = redaction
+        self.openings = Openings(random)
         self._plans: dict[int, tuple[Shape, Plan]] = {}  # by id(): shapes are compared by identity
         self.start_counting()
 
     def start_counting(self) -> None:
-        """Count from nothing again."""
+        """Count from nothing again: a new block begins."""
+        self.openings.start_block()
         self.redacted_values = 0
         self.rows_by_action: Counter[str] = Counter()
         self.suppressed_by_table: Counter[str] = Counter()
         self.untrusted_by_table: Counter[str] = Counter()
 
-    def set_rules(self, rules: Sequence[RedactRule]) -> None:
+    def set_redaction(self, redaction: Redaction) -> None:
         """Redact by other rules from here on."""
-        self._rules = tuple(rules)
+        self._redaction = redaction
         self._plans.clear()
 
     def write(
@@ -61,9 +66,13 @@ class LineWriter:
         lines: list[bytes],
         leaves: list[bytes],
     ) -> None:
-        """Append a line (with row_hash and line end) and a leaf hash for each change; ids and seqs count up from the first."""
+        """Append a line (in two pieces: the second is row_hash and line end) and a leaf hash for each change; ids and seqs count
+        up from the first.
+        """
         created_at = transaction.committed_at.encode()
-        who = context_fields(context)
+        who = self._context_fields(context)
+        self.openings.share()
+        shared, pending = self.openings.shared, self.openings.pending
         where = b"%b\t%b" % (
             str(transaction.xid).encode() if transaction.xid else NULL,
             format_lsn(transaction.end_lsn).encode(),
@@ -82,51 +91,59 @@ class LineWriter:
                     self.untrusted_by_table[plan.table] += 1
             else:
                 fields, tail = self._other_fields(change)  # type: ignore[arg-type]
-            line = b"\0%d\t%b\t%b\t%b\t%b\t%b\t%d" % (row_id, created_at, fields, who, tail, where, seq)
-            leaf = sha256(line).digest()
+            line = b"\t".join((b"%d" % row_id, created_at, *fields, who, tail, where, b"%d" % seq))
+            leaf = sha256(b"\0" + line).digest()
             leaves.append(leaf)
-            lines.append(b"%b\t\\\\x%b\n" % (line[1:], hexlify(leaf)))
+            lines += (line, b"\t\\\\x%b\n" % hexlify(leaf))
+            if shared or pending:
+                self.openings.close_row(row_id)
             row_id += 1
             seq += 1
 
     def _plan(self, shape: Shape) -> Plan:
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
-        plan = make_plan(shape, self._rules)
+        plan = make_plan(shape, self._redaction, self.openings)
         self._plans[id(shape)] = (shape, plan)  # the shape is kept alive, so its id stays its own
         return plan
 
-    def _row_fields(self, plan: Plan, new: RowValues, old: RowValues) -> bytes:
+    def _row_fields(self, plan: Plan, new: RowValues, old: RowValues) -> tuple[bytes, ...]:
         """The fields from schema_name to changed_fields of a row change."""
         self.rows_by_action[plan.action] += 1
-        record = plan.record(old if plan.record_in_old else new)
         changed = NULL
-        if plan.changed:
+        if plan.changed:  # of the values as they are: what is redacted has changed, too
             changed = b"{%b}" % b",".join(compress(plan.changed, map(ne, new, old)))
-        return b"%b\t%b\t%b\t%b\t%b\t%b" % (
-            plan.names,
-            record,
-            plan.action.encode(),
-            NULL if plan.old is None else self._image(plan.old, old),
-            NULL if plan.new is None else self._image(plan.new, new),
-            changed,
-        )
+        old_data = new_data = NULL
+        if plan.old is not None:
+            if plan.old.rewrites:
+                old = self._rewritten(plan.old, old)
+            old_data = json_field(plan.old.template % plan.old.pick(old))
+        if plan.new is not None:
+            if plan.new.rewrites:
+                new = self._rewritten(plan.new, new)
+            new_data = json_field(plan.new.template % plan.new.pick(new))
+        record = plan.record(old if plan.record_in_old else new)
+        return plan.names, record, plan.action_field, old_data, new_data, changed
 
-    def _image(self, image: Image, values: RowValues) -> bytes:
-        for position in image.masked:
-            if values[position] != b"null":
-                values[position] = REDACTED
-                self.redacted_values += 1
-        text = image.template % image.pick(values)
-        return text.replace(b"\\", b"\\\\")
+    def _rewritten(self, image: Image, values: RowValues) -> RowValues:
+        """The values as the trail may have them."""
+        values = list(values)
+        for position, rewrite in image.rewrites:
+            value = values[position]
+            if value != b"null":
+                values[position] = rewrite(value)
+                self.redacted_values += values[position] != value
+        return values
 
-    def _other_fields(self, change: Truncate | Suppressed | ApplicationEvent) -> tuple[bytes, bytes]:
+    def _other_fields(
+        self, change: Truncate | Suppressed | ApplicationEvent
+    ) -> tuple[tuple[bytes, ...], bytes]:
         """The fields from schema_name to changed_fields, and from capture to partition_name."""
         if isinstance(change, ApplicationEvent):
             self.rows_by_action[change.action] += 1
             schema, dot, table = change.table.partition(".")
-            names = (schema, table) if dot else ("", change.table)
-            data = json_field(change.data) if change.data else NULL
+            names = (schema, table) if dot and change.schema is None else (change.schema or "", change.table)
+            data = json_field(self._counted(change.data, mask_keys(change.data))) if change.data else NULL
             record, capture, partition = optional(change.record_id), b"full", ""
             action = change.action
         else:
@@ -137,21 +154,31 @@ class LineWriter:
                 capture, action = b"suppressed", change.action
                 self.suppressed_by_table[f"{change.schema}.{change.table}"] += 1
             self.rows_by_action[action] += 1
-        fields = [field(names[0]), field(names[1]), record, escape(action.encode()), NULL, data, NULL]
-        return b"\t".join(fields), b"%b\t%b\t%b" % (capture, NULL, optional(partition))
+        fields = (field(names[0]), field(names[1]), record, escape(action.encode()), NULL, data, NULL)
+        return fields, b"%b\t%b\t%b" % (capture, NULL, optional(partition))
 
+    def _context_fields(self, context: Context) -> bytes:
+        """The fields from user_id to application_name."""
+        rest = context.rest.encode()
+        rest = self._counted(rest, mask_context(context)) if rest else b""
+        if self._redaction.personal_context:
+            context = commit_context(
+                context._replace(rest=rest.decode()), self._redaction.personal_context, self.openings
+            )
+            rest = context.rest.encode()
+        return b"\t".join(
+            [
+                optional(context.user_id),
+                optional(context.user_email),
+                optional(context.ip_address),
+                optional(context.user_agent),
+                json_field(rest) if rest else NULL,
+                context.trust.value.encode(),
+                optional(context.db_user),
+                optional(context.application_name),
+            ]
+        )
 
-def context_fields(context: Context) -> bytes:
-    """The fields from user_id to application_name."""
-    return b"\t".join(
-        [
-            optional(context.user_id),
-            optional(context.user_email),
-            optional(context.ip_address),
-            optional(context.user_agent),
-            json_field(context.rest.encode()) if context.rest else NULL,
-            context.trust.value.encode(),
-            optional(context.db_user),
-            optional(context.application_name),
-        ]
-    )
+    def _counted(self, before: bytes, after: bytes) -> bytes:
+        self.redacted_values += after != before
+        return after

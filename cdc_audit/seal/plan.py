@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import orjson
 
-from cdc_audit.config import RedactRule
 from cdc_audit.model.event import RowValues, Shape
 from cdc_audit.seal.copy_text import NULL, array, array_element, escape, field, json_field, optional
-from cdc_audit.seal.redact import REDACTED, mode_for
+from cdc_audit.seal.personal import Openings
+from cdc_audit.seal.redact import Redaction, Rewrite
 
 _Pick = Callable[[RowValues], tuple[bytes, ...]]
 
@@ -19,12 +19,12 @@ _Pick = Callable[[RowValues], tuple[bytes, ...]]
 class Image(NamedTuple):
     """How a row image is made of its values: ``pick`` puts them into jsonb's key order, ``template`` takes them by ``%``.
 
-    ``masked`` are the positions, among the shape's columns, of values that are replaced before.
+    ``rewrites`` are the positions, among the image's columns, of values that redaction changes before, each with how.
     """
 
     template: bytes
     pick: _Pick
-    masked: tuple[int, ...]
+    rewrites: tuple[tuple[int, Rewrite], ...]
 
 
 class Plan(NamedTuple):
@@ -32,11 +32,11 @@ class Plan(NamedTuple):
 
     ``names`` is ``schema<tab>table``, ``tail`` is ``capture<tab>unchanged_toast<tab>partition``. ``changed`` are the
     columns' names as array elements where changed fields can be told (both images whole), else empty. ``record`` makes the
-    record_id field of an
-    image's values; ``record_in_old`` says of which.
+    record_id field of an image's values, already rewritten; ``record_in_old`` says of which.
     """
 
     action: str
+    action_field: bytes
     table: str
     names: bytes
     new: Image | None
@@ -47,39 +47,51 @@ class Plan(NamedTuple):
     tail: bytes
 
 
-def make_plan(shape: Shape, rules: Sequence[RedactRule]) -> Plan:
-    """The plan of a shape."""
+def make_plan(shape: Shape, redaction: Redaction, openings: Openings) -> Plan:
+    """The plan of a shape. Personal values' openings go into ``openings``."""
     names = escape(shape.schema.encode()) + b"\t" + escape(shape.table.encode())
-    new = _image(shape, shape.new_columns, rules) if shape.action != "DELETE" else None
-    old = _image(shape, shape.old_columns, rules) if shape.old_columns else None
+    new = _image(shape, "new_data", redaction, openings) if shape.action != "DELETE" else None
+    old = _image(shape, "old_data", redaction, openings) if shape.old_columns else None
     can_compare = shape.action == "UPDATE" and shape.old_is_full and shape.new_columns == shape.old_columns
     in_old = bool(set(shape.key) & set(shape.old_columns))
-    columns, image = (shape.old_columns, old) if in_old else (shape.new_columns, new)
+    columns = shape.old_columns if in_old else shape.new_columns
     capture = b"full" if shape.action == "INSERT" or shape.old_is_full else b"partial"
     if shape.is_lossy:
         capture = b"lossy"
     toast = array(shape.unchanged_toast) if shape.unchanged_toast else NULL
     return Plan(
         shape.action,
+        shape.action.encode(),
         f"{shape.schema}.{shape.table}",
         names,
         new,
         old,
         tuple(map(array_element, shape.new_columns)) if can_compare else (),
-        _record(columns, shape.key, image.masked if image else ()),
+        _record(columns, shape.key),
         in_old,
         b"\t".join([capture, toast, optional(shape.partition)]),
     )
 
 
-def _image(shape: Shape, columns: tuple[str, ...], rules: Sequence[RedactRule]) -> Image:
-    modes = [mode_for(rules, shape.schema, shape.table, column) for column in columns]
+def _image(
+    shape: Shape, part: Literal["new_data", "old_data"], redaction: Redaction, openings: Openings
+) -> Image:
+    columns = shape.new_columns if part == "new_data" else shape.old_columns
+    modes = [redaction.mode_in(shape, column) for column in columns]
     kept = [(column.encode(), i) for i, column in enumerate(columns) if modes[i] != "drop"]
     kept.sort(key=lambda item: (len(item[0]), item[0]))  # jsonb's order of keys: by length, then by bytes
     keys = [orjson.dumps(key.decode()).replace(b"%", b"%%") for key, _ in kept]
     template = b"{" + b", ".join(key + b": %b" for key in keys) + b"}"
-    masked = tuple(i for i, mode in enumerate(modes) if mode == "mask")
-    return Image(template, _picker([i for _, i in kept]), masked)
+    rewrites: list[tuple[int, Rewrite]] = []
+    for i, column in enumerate(columns):
+        rewrite = redaction.rewrite(shape, column)
+        if rewrite is not None:
+            rewrites.append((i, rewrite))
+        if modes[i] == "personal":
+            rewrites.append(
+                (i, openings.committer(part, column))
+            )  # last: secrets inside have no opening either
+    return Image(template, _picker([i for _, i in kept]), tuple(rewrites))
 
 
 def _picker(positions: list[int]) -> _Pick:
@@ -91,23 +103,15 @@ def _picker(positions: list[int]) -> _Pick:
     return itemgetter(*positions)
 
 
-def _record(
-    columns: tuple[str, ...], key: tuple[str, ...], masked: tuple[int, ...]
-) -> Callable[[RowValues], bytes]:
+def _record(columns: tuple[str, ...], key: tuple[str, ...]) -> Callable[[RowValues], bytes]:
     """The record_id field: the key's text, or for a composite key a JSON array of texts in column order."""
     positions = [columns.index(column) for column in key if column in columns]
     if not positions or len(positions) != len(key):
         return lambda _: NULL
-
-    def value(values: RowValues, position: int) -> bytes:
-        return REDACTED if position in masked else values[position]
-
     if len(positions) == 1:
         only = positions[0]
-        if only in masked:
-            return lambda _: REDACTED[1:-1]
         return lambda values: _as_text(values[only])
-    return lambda values: json_field(b"[" + b", ".join([_quoted(value(values, i)) for i in positions]) + b"]")
+    return lambda values: json_field(b"[" + b", ".join([_quoted(values[i]) for i in positions]) + b"]")
 
 
 def _as_text(token: bytes) -> bytes:

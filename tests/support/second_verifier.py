@@ -1,5 +1,4 @@
 """A second verifier, written from the docstrings of ``cdc_audit/seal`` alone; imports nothing of the product.
-
 python -m tests.support.second_verifier DSN [SCHEMA] [PUBLIC-KEY-FILE ...]
 """
 
@@ -31,6 +30,7 @@ ROWS: LiteralString = (
     " partition_name, xid, commit_lsn, seq, row_hash from {}.audit_logs order by id) to stdout"
 )
 SETTINGS = "-c timezone=UTC -c datestyle=ISO -c bytea_output=hex -c client_encoding=UTF8"
+SNAPSHOT = SETTINGS + r" -c default_transaction_isolation=repeatable\ read"
 NAMES = {b"b": b"\b", b"t": b"\t", b"n": b"\n", b"v": b"\v", b"f": b"\f", b"r": b"\r"}
 
 
@@ -162,7 +162,7 @@ class Chain:
 def verify(dsn: str, schema: str, public_keys: Sequence[bytes], anchors: Mapping[int, str]) -> list[str]:
     """What is wrong with a trail; nothing, if nothing is. ``anchors``: hexadecimal hash by block number."""
     chain = Chain({key_id(public): public for public in public_keys}, anchors)
-    with psycopg.connect(dsn, options=SETTINGS, autocommit=True) as connection:
+    with psycopg.connect(dsn, options=SNAPSHOT) as connection:
         blocks = [chain.header(row) for row in copied(connection, LEDGER, schema)]
         stored = copied(connection, ROWS, schema)
         due = 1

@@ -17,17 +17,16 @@ select max(version) from {schema}.schema_version
 -- name: record
 insert into {schema}.schema_version (version, name) values (%s, %s)
 
--- name: tables
+-- name: protect_all
 -- The tables that only ever grow, the root before its partitions.
-select relname::text
-  from pg_catalog.pg_class as c
- where relnamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident(%(schema)s))
-   and (relname in ('audit_logs', 'ledger')
-        or oid in (select relid from pg_catalog.pg_partition_tree(pg_catalog.format('%%I.audit_logs', %(schema)s::text)::regclass)))
- order by relkind <> 'p', relname
-
--- name: protect
-select {schema}.protect(%s)
+select {schema}.protect(grown.relname::text)
+  from (select relname
+          from pg_catalog.pg_class as c
+         where relnamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident({schema_name}))
+           and (relname in ('audit_logs', 'ledger', 'personal_values')
+                or oid in (select relid
+                             from pg_catalog.pg_partition_tree(pg_catalog.format('%I.audit_logs', {schema_name}::text)::regclass)))
+         order by relkind <> 'p', relname) as grown
 
 -- name: ensure_ahead
 -- The months, from this one on, that have no partition of their own although each was asked for.

@@ -14,6 +14,10 @@ insert into {schema}.ledger (block, kind, first_id, row_count, system_identifier
                              last_commit_at, written_at, rows_root, prev_hash, detail, key_id, block_hash, signature)
 values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 
+-- name: erase
+-- Append an erasure block, and erase what it names.
+select {schema}.erase(row(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)::{schema}.ledger)
+
 -- name: now
 select clock_timestamp()::text
 
@@ -22,6 +26,9 @@ copy {schema}.audit_logs (id, created_at, schema_name, table_name, record_id, ac
                           user_id, user_email, ip_address, user_agent, context, context_trust, db_user,
                           application_name, capture, unchanged_toast, partition_name, xid, commit_lsn, seq, row_hash)
 from stdin
+
+-- name: copy_openings
+copy {schema}.personal_values (id, part, field, commitment, salt, value) from stdin
 
 -- name: ensure_partition
 select {schema}.ensure_partition(%s::date)

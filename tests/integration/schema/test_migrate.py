@@ -26,12 +26,14 @@ LOGS = (
     "application_name text, capture text!, unchanged_toast text[], partition_name text, xid bigint, "
     "commit_lsn pg_lsn!, seq integer!, row_hash bytea!"
 )
+PERSONAL = "id bigint!, part text!, field text!, commitment bytea!, salt bytea, value text"
 LEDGER = (
     "block bigint!, kind text!, first_id bigint!, row_count bigint!, system_identifier text!, "
     "timeline integer!, slot text!, start_lsn pg_lsn!, end_lsn pg_lsn!, "
     "last_commit_at timestamp with time zone, written_at timestamp with time zone!, rows_root bytea!, "
     "prev_hash bytea!, detail jsonb, key_id text, block_hash bytea!, signature bytea"
 )
+ALL = ["0001_trail", "0002_personal"]
 _COLUMNS = """
     select string_agg(attname || ' ' || format_type(atttypid, atttypmod)
                       || case when attnotnull then '!' else '' end, ', ' order by attnum)
@@ -50,17 +52,20 @@ def test_the_tables_have_exactly_the_columns_of_the_format_in_order(audit: Conne
     assert columns(audit, "audit.audit_logs") == LOGS
     assert columns(audit, "audit.audit_logs_default") == LOGS
     assert columns(audit, "audit.ledger") == LEDGER
+    assert columns(audit, "audit.personal_values") == PERSONAL
 
 
 def test_a_second_migration_applies_nothing_and_changes_no_object(empty: Connection) -> None:
     objects = """
         select oid, relname::text, relacl::text from pg_class
          where relnamespace = 'audit'::regnamespace order by oid"""
-    assert migrate(empty, "audit", None) == ["0001_trail"]
+    assert migrate(empty, "audit", None) == ALL
     before = empty.execute(objects).fetchall()
     assert migrate(empty, "audit", None) == []
     assert empty.execute(objects).fetchall() == before
-    assert empty.execute("select version, name from audit.schema_version").fetchall() == [(1, "0001_trail")]
+    assert empty.execute("select version, name from audit.schema_version").fetchall() == list(
+        enumerate(ALL, 1)
+    )
 
 
 def test_every_migration_file_is_applied() -> None:
@@ -91,9 +96,32 @@ def test_two_schemas_in_one_database_keep_their_rows_and_partitions_apart(audit:
     assert audit.execute("select to_regclass('audit.audit_logs_2020_01')").fetchone() == (None,)
 
 
+def test_version_1_with_rows_is_migrated_while_a_daemon_of_that_version_writes(
+    empty: Connection, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(migrations, "_MIGRATIONS", ALL[:1])
+        older.setattr(migrations, "LATEST", 1)
+        assert migrate(empty, "audit", None) == ALL[:1]
+    insert(empty, id=1)
+    insert(empty, "ledger")
+    before = empty.execute("select l::text from audit.audit_logs l").fetchall()
+    writer = connect("audit_writer")
+    with writer.transaction():
+        insert(writer, id=2)
+        empty.execute("set lock_timeout = '5s'")
+        assert migrate(empty, "audit", None) == ALL[1:]
+        insert(writer, id=3)
+        insert(writer, "ledger", block=1)
+    assert empty.execute("select l::text from audit.audit_logs l where id = 1").fetchall() == before
+    assert empty.execute("select count(*) from audit.audit_logs").fetchone() == (3,)
+    assert columns(empty, "audit.personal_values") == PERSONAL
+    assert migrate(empty, "audit", None) == []
+
+
 def test_a_schema_name_that_needs_quoting_works(empty: Connection) -> None:
     name = """odd "name's {x}"""
-    assert migrate(empty, name, None) == ["0001_trail"]
+    assert migrate(empty, name, None) == ALL
     insert(empty, schema=name)
     assert migrate(empty, name, None) == []
 
@@ -109,7 +137,7 @@ def test_runs_at_the_same_time_in_one_database_and_in_two_make_everything_once(
             return migrate(connection, "audit", None)
 
     with ThreadPoolExecutor(len(databases)) as pool:
-        assert sorted(pool.map(run, databases)) == [[], [], ["0001_trail"], ["0001_trail"]]
+        assert sorted(pool.map(run, databases)) == [[], [], ALL, ALL]
 
 
 def test_an_admin_without_superuser_can_install_and_repeat(private_cluster: Callable[..., Server]) -> None:
@@ -119,7 +147,7 @@ def test_an_admin_without_superuser_can_install_and_repeat(private_cluster: Call
     server.execute("create role daemon login")
     server.execute(f'grant create on database "{database}" to boss')
     with postgres.connect(server.dsn(database, "boss"), side="audit") as connection:
-        assert migrate(connection, "audit", "daemon") == ["0001_trail"]
+        assert migrate(connection, "audit", "daemon") == ALL
         assert migrate(connection, "audit", "daemon") == []
         assert connection.execute("select current_user::text").fetchone() == ("boss",)
     owners = server.execute(
@@ -151,7 +179,7 @@ def test_a_schema_that_somebody_else_uses_is_left_alone(empty: Connection) -> No
 
 def test_an_empty_schema_is_taken(empty: Connection) -> None:
     empty.execute("create schema audit")
-    assert migrate(empty, "audit", None) == ["0001_trail"]
+    assert migrate(empty, "audit", None) == ALL
 
 
 def test_a_schema_newer_than_the_program_is_refused(audit: Connection) -> None:

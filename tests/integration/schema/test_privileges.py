@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import psycopg
 import pytest
 from psycopg import Connection
 
-from cdc_audit.schema.migrate import migrate
+from cdc_audit.schema.migrate import LATEST, migrate
 from tests.integration.schema.conftest import Connect
 from tests.integration.schema.rows import insert
 
-TABLES = ("audit_logs", "audit_logs_default", "audit_logs_2026_11", "ledger", "schema_version")
+TABLES = (
+    "audit_logs",
+    "audit_logs_default",
+    "audit_logs_2026_11",
+    "ledger",
+    "personal_values",
+    "schema_version",
+)
 VERBS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
 ALLOWED = {
     "audit_writer": {
         ("audit_logs", "INSERT"),
         ("ledger", "INSERT"),
         ("ledger", "SELECT"),
+        ("personal_values", "INSERT"),
         ("schema_version", "SELECT"),
     },
     "audit_admin": {(table, "SELECT") for table in TABLES},
     "audit_owner": set(product(TABLES, ("SELECT", "INSERT", "REFERENCES", "TRIGGER")))
-    | {("schema_version", "UPDATE"), ("schema_version", "DELETE"), ("schema_version", "TRUNCATE")},
+    | {("schema_version", "UPDATE"), ("schema_version", "DELETE"), ("schema_version", "TRUNCATE")}
+    | {("personal_values", "UPDATE")},  # of salt and value, as its trigger says
 }
 
 
@@ -60,6 +70,49 @@ def test_each_role_has_exactly_its_rights_on_each_table(with_month: Connection, 
     assert granted == ALLOWED[role]
 
 
+_FUNCTIONS = (
+    "select oid::regprocedure::text from pg_proc where pronamespace = 'audit'::regnamespace order by 1"
+)
+_MAY_EXECUTE = "select has_function_privilege(%s, %s::regprocedure, 'EXECUTE')"
+_ON_SCHEMA = "select has_schema_privilege(%s, 'audit', %s)"
+
+
+def test_the_matrix_of_every_role_and_verb_on_every_object(
+    with_month: Connection, record_property: Callable[[str, object], None]
+) -> None:
+    """Printed at the end of the run: what is not named there is refused."""
+    roles = (*ALLOWED, "public")
+    matrix: dict[str, dict[str, list[str]]] = {}
+    for table in TABLES:
+        matrix[table] = {
+            role: [verb for verb in VERBS if has(with_month, role, table, verb)] for role in roles
+        }
+        for role in roles:
+            assert matrix[table][role] == [
+                verb for verb in VERBS if (table, verb) in ALLOWED.get(role, set())
+            ], f"{role} on {table}"
+    functions = [str(name) for (name,) in with_month.execute(_FUNCTIONS).fetchall()]
+    for name in functions:
+        may = {role: with_month.execute(_MAY_EXECUTE, (role, name)).fetchone() == (True,) for role in roles}
+        matrix[name] = {role: ["EXECUTE"] if may[role] else [] for role in roles}
+        writes = name.startswith("audit.ensure_partition(")
+        assert may == {"audit_owner": True, "audit_writer": writes, "audit_admin": False, "public": False}, (
+            name
+        )
+    matrix["(schema)"] = {
+        role: [
+            verb
+            for verb in ("USAGE", "CREATE")
+            if with_month.execute(_ON_SCHEMA, (role, verb)).fetchone() == (True,)
+        ]
+        for role in roles
+    }
+    assert [matrix["(schema)"][role] for role in roles] == [["USAGE"], ["USAGE"], ["USAGE", "CREATE"], []]
+    for name, cells in matrix.items():
+        row = (name, *(" ".join(cells[role]) or "-" for role in roles))
+        record_property("table", ("Rights in the audit schema", ("object", *roles), row))
+
+
 def test_public_has_nothing(with_month: Connection) -> None:
     assert with_month.execute(_GRANTED_TO_PUBLIC).fetchall() == []
 
@@ -69,6 +122,18 @@ def test_only_the_writer_and_the_owner_can_make_partitions(with_month: Connectio
         assert with_month.execute(
             "select has_function_privilege(%s, 'audit.ensure_partition(date)', 'EXECUTE')", (role,)
         ).fetchone() == (allowed,)
+
+
+def test_only_the_owner_can_erase_and_only_its_two_columns(audit: Connection) -> None:
+    for role, allowed in (("audit_writer", False), ("audit_owner", True), ("audit_admin", False)):
+        assert audit.execute(
+            "select has_function_privilege(%s, 'audit.erase(audit.ledger)', 'EXECUTE')", (role,)
+        ).fetchone() == (allowed,)
+    columns = audit.execute(
+        "select attname::text from pg_attribute where attrelid = 'audit.personal_values'::regclass and attnum > 0"
+        " and has_column_privilege('audit_owner', attrelid, attnum, 'UPDATE') order by 1"
+    ).fetchall()
+    assert columns == [("salt",), ("value",)]
 
 
 _POWERLESS = """
@@ -105,6 +170,11 @@ WRITER_CAN_NOT = [
     "update audit.ledger set kind = ''",
     "delete from audit.ledger",
     "truncate audit.ledger",
+    "select value from audit.personal_values",
+    "update audit.personal_values set salt = null, value = null",
+    "delete from audit.personal_values",
+    "truncate audit.personal_values",
+    "select audit.erase(l) from audit.ledger as l",
     "set session_replication_role = replica",
     "set role audit_owner",
     "set role audit_admin",
@@ -126,7 +196,7 @@ def test_the_writer_can_add_rows_and_blocks_and_nothing_else(audit: Connection, 
         copy.write(b"1\t2026-11-22 10:00:00+00\tpublic\torders\tINSERT\tnone\tfull\t0/1\t1\t\\\\x00\n")
     insert(writer, "ledger")
     assert writer.execute("select block from audit.ledger").fetchall() == [(0,)]
-    assert writer.execute("select max(version) from audit.schema_version").fetchone() == (1,)
+    assert writer.execute("select max(version) from audit.schema_version").fetchone() == (LATEST,)
     assert writer.execute("select pg_try_advisory_lock(1)").fetchone() == (True,)
     for statement in WRITER_CAN_NOT:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):

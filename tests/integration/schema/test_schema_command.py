@@ -26,17 +26,28 @@ def call(audit_cluster: Server, database: str) -> Call:
 
 def test_migrate_says_what_it_applied_and_then_that_there_is_nothing_to_do(call: Call) -> None:
     first, second = call("migrate"), call("migrate")
-    assert (first.exit_code, first.output) == (0, "applied 0001_trail\nschema audit is at version 1\n")
-    assert (second.exit_code, second.output) == (0, "schema audit is at version 1\n")
+    assert (first.exit_code, first.output) == (
+        0,
+        "applied 0001_trail\napplied 0002_personal\nschema audit is at version 2\n",
+    )
+    assert (second.exit_code, second.output) == (0, "schema audit is at version 2\n")
 
 
 def test_status_shows_what_is_pending(call: Call) -> None:
     before = json.loads(call("status", "--json").output)
-    assert before == {"schema": "audit", "installed": None, "latest": 1, "pending": ["0001_trail"]}
-    assert "pending: 0001_trail\nto apply: cdc-audit schema migrate" in call("status").output
+    assert before == {
+        "schema": "audit",
+        "installed": None,
+        "latest": 2,
+        "pending": ["0001_trail", "0002_personal"],
+    }
+    assert (
+        "pending: 0001_trail\npending: 0002_personal\nto apply: cdc-audit schema migrate"
+        in call("status").output
+    )
     call("migrate")
     assert json.loads(call("status", "--json").output)["pending"] == []
-    assert call("status").output == "schema audit: version 1, latest 1\n"
+    assert call("status").output == "schema audit: version 2, latest 2\n"
 
 
 def test_partitions_are_shown_and_made_ahead(call: Call) -> None:

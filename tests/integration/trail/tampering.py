@@ -4,6 +4,7 @@ second verifier's functions, so that a mistake of the product's isn't made by it
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, LiteralString
 
@@ -16,6 +17,7 @@ from cdc_audit.model.context import NO_CONTEXT, Context, Trust
 from cdc_audit.model.event import ApplicationEvent, Begin, Change, Shape, Stretch, Suppressed, Truncate
 from cdc_audit.schema.migrate import migrate
 from cdc_audit.seal.builder import BlockBuilder
+from cdc_audit.seal.redact import NO_RULES, Redaction
 from cdc_audit.seal.signature import Signer
 from cdc_audit.sink import ledger
 from tests.support import second_verifier as second
@@ -42,9 +44,12 @@ _ORDER = Shape("UPDATE", "public", "orders", "orders_1", _COLUMNS, _COLUMNS, Tru
 class LedgerWriter:
     """Tiny blocks through the product's own builder, in the caller's transaction."""
 
-    def __init__(self, connection: Connection, signer: Signer | None = None) -> None:
+    def __init__(
+        self, connection: Connection, signer: Signer | None = None, redaction: Redaction = NO_RULES
+    ) -> None:
         self.connection = connection
         self.signer = signer
+        self._redaction = redaction
         self._lsn = 1000
         self._note = 0
 
@@ -74,7 +79,7 @@ class LedgerWriter:
         head = ledger.last_block(self.connection, "audit")
         assert head
         key_id = self.signer.key_id if self.signer else ""
-        builder = BlockBuilder(*head, timeline=1, key_id=key_id)
+        builder = BlockBuilder(*head, timeline=1, redaction=self._redaction, random=os.urandom, key_id=key_id)
         for rows, at, more, context in blocks:
             self._lsn += 16
             changes = [*(self._update() for _ in range(rows)), *more]
@@ -82,6 +87,8 @@ class LedgerWriter:
             self.connection.execute(ledger.statement("ensure_partition", "audit"), (at[:10],))
             with self.connection.cursor().copy(ledger.statement("copy_rows", "audit")) as copy:
                 copy.write(builder.take())
+            with self.connection.cursor().copy(ledger.statement("copy_openings", "audit")) as copy:
+                copy.write(builder.take_openings())
             sealed = builder.close(kind="data", written_at=at)
             signature = ledger.sign(sealed.block, sealed.block_hash, self.signer)
             self.connection.execute(

@@ -89,9 +89,12 @@ def test_what_cannot_sign_or_anchor_is_refused_before_anything_starts(
         ({"LEDGER_SIGNING_KEY_FILE": str(key)}, f"chmod 600 {key}"),
         ({"LEDGER_SIGNING_KEY_FILE": f"{key}.no"}, "cdc-audit key generate"),
         ({"LEDGER_SIGNING_KEY_FILE": f"{key}.pub"}, ""),
-        ({"LEDGER_ANCHORS": "https://elsewhere.example"}, "file:/"),
+        ({"LEDGER_ANCHORS": "http://elsewhere.example"}, "https://"),
+        ({"LEDGER_ANCHORS": "https://user:secret@elsewhere.example"}, "anchor_token_file"),
+        ({"LEDGER_ANCHORS": "s3://bucket/x?mode=COMPLIANCE"}, "both or neither"),
         ({"LEDGER_ANCHORS": "file:relative"}, "file:/"),
     ):
         refused = cdc_audit("run", "--check", env=databases.environment(**variables))
         assert refused.returncode == 78, refused.stderr
         assert remedy in refused.stderr, refused.stderr
+        assert "secret" not in refused.stderr

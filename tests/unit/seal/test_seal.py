@@ -1,10 +1,9 @@
-"""Lines, images, redaction, Merkle roots and block hashes."""
+"""Lines, images, Merkle roots and block hashes."""
 
 from hashlib import sha256
 
 import pytest
 
-from cdc_audit.config import RedactRule
 from cdc_audit.model.context import NO_CONTEXT, Context, Trust
 from cdc_audit.model.event import ApplicationEvent, Begin, Change, Row, Shape, Stretch, Suppressed, Truncate
 from cdc_audit.model.ledger import Block
@@ -12,7 +11,6 @@ from cdc_audit.seal.block import EMPTY_ROOT, NO_HASH, block_hash, header_line
 from cdc_audit.seal.builder import BlockBuilder
 from cdc_audit.seal.copy_text import array, escape
 from cdc_audit.seal.merkle import MerkleTree
-from cdc_audit.seal.redact import is_secret_name
 
 AT = "2026-11-22 19:19:02+00"
 GENESIS = Block(0, "genesis", 1, 0, "77", 1, "s", 10, 10, "", AT, EMPTY_ROOT, NO_HASH, "", "")
@@ -29,10 +27,8 @@ def stretch(
     return Stretch(Begin(7, lsn, at), context, list(changes), **flags)
 
 
-def fields(
-    *changes: Change, rules: tuple[RedactRule, ...] = (), context: Context = NO_CONTEXT
-) -> list[list[bytes]]:
-    builder = BlockBuilder(GENESIS, NO_HASH, timeline=1, rules=rules)
+def fields(*changes: Change, context: Context = NO_CONTEXT) -> list[list[bytes]]:
+    builder = BlockBuilder(GENESIS, NO_HASH, timeline=1)
     builder.add(stretch(*changes, context=context))
     return [line.split(b"\t") for line in builder.take().splitlines()]
 
@@ -75,46 +71,6 @@ def test_a_column_name_with_percent_signs_and_quotes_is_no_format() -> None:
     (line,) = fields(update([b"1", b"2"], [b"1", b"3"], ("id", '%b"\\')))
     assert line[7] == b'{"id": 1, "%b\\\\"\\\\\\\\": 2}'
     assert line[8] == b'{"%b\\\\"\\\\\\\\"}'
-
-
-def test_secrets_are_masked_in_both_images_and_still_named_as_changed() -> None:
-    columns = ("id", "user_password", "note")
-    (line,) = fields(update([b"1", b'"new"', b"1"], [b"1", b'"old"', b"1"], columns))
-    assert b"new" not in b"".join(line) and b"old" not in b"".join(line)
-    assert line[8] == b"{user_password}"
-    assert line[7] == b'{"id": 1, "note": 1, "user_password": "[redacted]"}'
-
-
-def test_rules_drop_mask_and_keep_by_table_and_column() -> None:
-    rules = (
-        RedactRule(table="public.*", column="name", mode="drop"),
-        RedactRule(table="*.t", column="token", mode="keep"),
-        RedactRule(table="*.*", column="id", mode="mask"),
-    )
-    columns = ("id", "name", "token")
-    (line,) = fields(update([b"1", b'"n"', b'"x"'], [b"1", b'"m"', b'"x"'], columns), rules=rules)
-    assert line[7] == b'{"id": "[redacted]", "token": "x"}'
-    assert (line[4], line[8]) == (b"[redacted]", b"{name}")
-
-
-@pytest.mark.parametrize(
-    ("name", "secret"),
-    [
-        ("password", True),
-        ("userPassword", True),
-        ("API_KEY", True),
-        ("card-number", True),
-        ("pin", True),
-        ("SSN", True),
-        ("compassion", False),
-        ("spinning", False),
-        ("author", False),
-        ("keyboard", False),
-        ("tokenized", False),
-    ],
-)
-def test_a_secret_is_told_by_a_word_of_its_name(name: str, secret: bool) -> None:
-    assert is_secret_name(name) is secret
 
 
 def test_truncates_suppressed_changes_and_events_have_lines_too() -> None:
