@@ -169,13 +169,13 @@ def _signed_object(text: str) -> dict[str, Any] | None:
     return value
 
 
-def _holds_float(value: object) -> bool:
+def _holds_float(value: dict[str, Any] | list[Any]) -> bool:
     """Whether orjson has put a number through a double: one with a fraction or exponent, or beyond 64 bits."""
-    if isinstance(value, dict):
-        return any(map(_holds_float, value.values()))
-    if isinstance(value, list):
-        return any(map(_holds_float, value))
-    return isinstance(value, float)
+    for item in value.values() if isinstance(value, dict) else value:
+        kind = type(item)
+        if kind is float or ((kind is dict or kind is list) and _holds_float(item)):
+            return True
+    return False
 
 
 def _object(text: str, max_bytes: int, max_depth: int) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from cdc_audit.errors import StreamError
 from cdc_audit.join import context as read_context
+from cdc_audit.join import ddl
 from cdc_audit.join.event import ReadEvent, read_event
 from cdc_audit.model.context import NO_CONTEXT, Context, ContextKey, Trust
 from cdc_audit.model.event import ApplicationEvent, Begin, Change, Commit, Event, Message, Stretch
@@ -28,6 +29,7 @@ class Joiner:
     ) -> None:
         self._context_prefix = f"{prefix}.context"
         self._event_prefix = f"{prefix}.event"
+        self._ddl_prefix = f"{prefix}.ddl"
         self._hold_rows = hold_rows
         self._hold_bytes = hold_bytes
         self._keys: Mapping[str, ContextKey] = {}
@@ -44,6 +46,11 @@ class Joiner:
     def in_transaction(self) -> bool:
         """Whether a transaction has begun and not ended."""
         return self._transaction is not None
+
+    @property
+    def transaction(self) -> Begin | None:
+        """The transaction that has begun and not ended."""
+        return self._transaction
 
     def learn(self, keys: Mapping[str, ContextKey]) -> None:
         """Check signatures with these keys from here on."""
@@ -110,6 +117,8 @@ class Joiner:
         xid = self._transaction.xid
         if message.prefix == self._event_prefix:
             self._changes.append(read_event(message.content, xid=xid, keys=self._keys))
+        elif message.prefix == self._ddl_prefix:
+            self._changes.append(ddl.read_ddl(message.content, xid=xid, keys=self._keys))
         elif message.prefix == self._context_prefix:
             said = read_context.read(message.content, kind="context", xid=xid, keys=self._keys)
             self._turn(read_context.to_context(said))
@@ -152,7 +161,7 @@ class Joiner:
 
 def _split(context: Context, changes: list[Change | ReadEvent]) -> list[tuple[Context, list[Change]]]:
     """Changes under one context, with each application event apart: it may carry a context of its own."""
-    if not any(type(change) is ReadEvent for change in changes):
+    if ReadEvent not in set(map(type, changes)):
         return [(context, changes)] if changes else []  # type: ignore[list-item]
     parts: list[tuple[Context, list[Change]]] = []
     run: list[Change] = []
@@ -175,11 +184,13 @@ _WEAKNESS = {Trust.NONE: 0, Trust.SIGNED: 1, Trust.ASSERTED: 2, Trust.INVALID: 3
 def _for_event(context: Context, event: ReadEvent) -> Context:
     """The context of an event: its own, or the transaction's at its place; believed no further than the event itself.
 
-    Without any context nobody is said to act, however well the event is signed: only its database user is known.
+    Without any context nobody is said to act, however well the event is signed: only its database user is known. Of DDL that
+    is all there is to say, and how far to believe it.
     """
     if event.context is not None:
         return event.context
     if context.trust is Trust.NONE:
-        trust = event.trust if event.trust in (Trust.FORGED, Trust.INVALID) else Trust.NONE
+        counts = event.trust in (Trust.FORGED, Trust.INVALID) or event.event.action == ddl.ACTION
+        trust = event.trust if counts else Trust.NONE
         return Context(trust, db_user=event.db_user, application_name=event.application_name)
     return context._replace(trust=max(context.trust, event.trust, key=_WEAKNESS.__getitem__))

@@ -22,6 +22,7 @@ class Shape(NamedTuple):
     ``key`` names the primary key's columns in column order, or, without one, those of a replica identity index; ().
     ``unchanged_toast`` names columns that the server did not send since they did not change.
     ``is_lossy`` says that the plugin has turned a NaN or infinity of this row into null (wal2json 2.5).
+    ``nested`` names columns whose values may be JSON objects or hold some: json, jsonb, composites, and arrays of those.
     """
 
     action: Action
@@ -34,6 +35,7 @@ class Shape(NamedTuple):
     key: tuple[str, ...]
     unchanged_toast: tuple[str, ...]
     is_lossy: bool = False
+    nested: tuple[str, ...] = ()
 
 
 # A row change: its shape, and the values of the new and the old image in the order of the shape's columns. Each value is
@@ -86,15 +88,17 @@ class Message(NamedTuple):
 
 
 class ApplicationEvent(NamedTuple):
-    """What an application says has happened (``cdc_audit.log_event``), or a context that came too late for its rows.
+    """What an application says has happened (``cdc_audit.log_event``), a context that came too late for its rows, or DDL.
 
-    ``table`` is ``name`` or ``schema.name``; ``data`` is the text that jsonb prints, or "" for none.
+    ``table`` is ``name`` or ``schema.name``, of DDL the name alone, with its ``schema``; ``data`` is the text that jsonb prints,
+    or "" for none.
     """
 
     action: str
     table: str
     record_id: str
     data: bytes
+    schema: str | None = None
 
 
 Event: TypeAlias = Begin | Commit | Row | Truncate | Suppressed | Message

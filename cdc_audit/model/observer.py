@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
+from cdc_audit.model.alert import DdlAlert
 from cdc_audit.model.ledger import Receipt
 
 
@@ -51,8 +52,14 @@ class Observer(Protocol):
     def slot_polled(self, slot: SlotState) -> None:
         """The sidecar looked at the slot."""
 
+    def anchored(self, kind: str, target: str, reason: str | None) -> None:
+        """An anchor (``kind``: file, https or s3) has taken the newest block, or not, and why; no secrets in ``target``."""
+
     def reconnected(self, side: str) -> None:
         """A connection to ``source`` or ``audit`` was lost and is being made again."""
+
+    def ddl_alert(self, alert: DdlAlert) -> None:
+        """DDL hides changes from the trail; its row, where it has one, is durable."""
 
     def warned(self, event: str, **facts: object) -> None:
         """Something an operator should know: ``event`` in snake_case, facts without row values."""

@@ -17,6 +17,7 @@ from psycopg.rows import class_row, dict_row, scalar_row
 from cdc_audit.errors import NotPermittedError, SettingError, UnavailableError, UsageError
 from cdc_audit.model.context import ContextKey
 from cdc_audit.postgres import named_sql
+from cdc_audit.source import hardening
 from cdc_audit.source.plugin import explained
 from cdc_audit.source.tables import alter, tables
 
@@ -67,6 +68,8 @@ def install(
         first = not _found(connection)["has_functions"]
         for block in _blocks(connection.info.server_version, prefix, first):
             connection.execute(block)
+        for block in hardening.functions(connection):
+            connection.execute(block)
         if _scalar(connection, "has_key") is False:
             connection.execute(_SQL["new_key"])
         if daemon_role is not None:
@@ -74,31 +77,51 @@ def install(
     return before
 
 
-def script(server_version: int, *, prefix: str = "cdc_audit", daemon_role: str | None = None) -> str:
+def script(
+    server_version: int, *, prefix: str = "cdc_audit", daemon_role: str | None = None, harden: bool = False
+) -> str:
     """A first installation's SQL, for an administrator who reads it first and runs it with ``psql -1 -f``."""
     blocks = [*_blocks(server_version, prefix, True), sql.SQL(_SQL["new_key"])]
     if daemon_role is not None:
         blocks.append(sql.SQL(_SQL["grant_key"]).format(role=sql.Identifier(daemon_role)))
+    if harden:
+        blocks += [*hardening.BLOCKS, sql.SQL(_SQL["revoke_emit"])]
     return "set search_path = pg_catalog;\n\n" + "\n\n".join(block.as_string(None) for block in blocks) + "\n"
 
 
 def uninstall(connection: Connection) -> list[str]:
     """Remove triggers, functions, keys and schema; returns what was removed, () if nothing was there.
 
-    Triggers first, each on its own (they need locks, see ``tables.alter``): if one is busy, repeating goes on
-    from there. What ``revoke_emit`` has revoked stays so.
+    Event triggers first: they belong to a superuser, and NotPermittedError says so. Then triggers, each on its own (they need
+    locks, see ``tables.alter``): if one is busy, repeating goes on from there. What ``revoke_emit`` has revoked stays so.
     """
     removed: list[str] = []
     with explained():
         if _found(connection)["owner"] is None:
             return removed
+        removed += hardening.drop_event_triggers(connection)
         for schema, table in connection.execute(_UNINSTALL["triggers"]).fetchall():
             statement = sql.SQL(_UNINSTALL["drop_trigger"]).format(table=sql.Identifier(schema, table))
             alter(connection, f"{schema}.{table}", statement, removed)
             removed.append(f"trigger cdc_audit_context on {schema}.{table}")
-        drop = sql.SQL(_UNINSTALL["drop_functions"]).format()
+        drop = hardening.DROP + sql.SQL(_UNINSTALL["drop_functions"]).format()
         alter(connection, "cdc_audit.context_key", drop, removed)
     return [*removed, "schema cdc_audit with its functions and keys"]
+
+
+def harden(connection: Connection) -> None:
+    """Let nobody but our functions send messages (``revoke_emit``), and tell the trail of DDL (``hardening``): all or nothing,
+    repeatable.
+
+    Raises NotPermittedError if the role may not (it takes a superuser), SettingError if nothing is installed or the schema
+    belongs to another role, whose functions would run with the rights of everyone who does DDL.
+    """
+    with explained(), connection.transaction():
+        connection.execute(_SQL["lock"])
+        _check_owner(connection)
+        if installed(connection) is not None:
+            hardening.install(connection)
+        revoke_emit(connection)
 
 
 def install_guc_bridge(

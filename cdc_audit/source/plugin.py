@@ -14,12 +14,15 @@ from contextlib import contextmanager
 import psycopg
 
 from cdc_audit import postgres
-from cdc_audit.errors import AnotherDaemonError, CdcAuditError, NotPermittedError, SettingError, StreamError
+from cdc_audit.errors import AnotherDaemonError, CdcAuditError, NotPermittedError, PoisonError, SettingError
+from cdc_audit.model.lsn import parse_lsn
 
 RECREATE = 'cdc-audit slot recreate --reason "..."'
 _LIBRARY = re.compile(r"^[A-Za-z0-9_]+$")
 _OPTION = re.compile(r'option "([^"]*)"')
 _LSN = re.compile(r"\b[0-9A-F]{1,8}/[0-9A-F]{1,8}\b")
+# Errors of these classes are a change's own, where their context says at which position: data, limits, internal.
+_IN_DECODING = {"22", "54", "XX"}
 _MAJOR_UNKNOWN = "<major version>"
 
 
@@ -40,7 +43,9 @@ def explain_refusal(
     ``role`` is the one that was connected, ``major`` the server's major version where it is known.
     """
     refusal = _Refusal(error, role, slot, plugin, major)
-    make = _BY_STATE.get(error.sqlstate or "")
+    if refusal.state[:2] in _IN_DECODING and _LSN.search(refusal.context):
+        return _poison(refusal)
+    make = _BY_STATE.get(refusal.state)
     found = make(refusal) if make else None
     if found is None and not error.sqlstate:
         found = _no_state(refusal)
@@ -63,7 +68,7 @@ def plugin_refused(role: str, plugin: str) -> SettingError:
     whole = f"alter system set output_plugin_libraries = {_libraries('pgoutput', 'test_decoding', plugin)};"
     return SettingError(
         f'source database: output_plugin_libraries does not allow the output plugin "{plugin}" (42501)',
-        remedy=f"{least} or, for all roles: {whole} select pg_reload_conf();",
+        remedy=f"{least}\nor, for all roles, {whole} select pg_reload_conf()",
     )
 
 
@@ -134,7 +139,7 @@ def _not_in_state(refusal: _Refusal) -> CdcAuditError | None:
         return SettingError(
             f'source database: replication slot "{refusal.slot}" was invalidated; what it held is lost'
             f" ({refusal.state})",
-            remedy=f"{RECREATE}; and raise max_slot_wal_keep_size of the source server",
+            remedy=f"{RECREATE}\nraise max_slot_wal_keep_size of the source server",
         )
     return SettingError(refusal.text, remedy="cdc-audit slot status")
 
@@ -173,12 +178,14 @@ def _exists(refusal: _Refusal) -> CdcAuditError:
     return SettingError(refusal.text, remedy="cdc-audit slot status")
 
 
-def _too_large(refusal: _Refusal) -> CdcAuditError:
+def _poison(refusal: _Refusal) -> CdcAuditError:
+    # Not the server's own words: they may quote the value.
     at = _LSN.search(refusal.context)
     where = f" at {at[0]}" if at else ""
-    return StreamError(
-        f"source database: a change or message{where} is too large for the output plugin (54000)",
-        remedy='cdc-audit slot advance --to <end of that transaction\'s commit> --reason "..."',
+    why = "is too large for" if refusal.state == "54000" else "can't be read by"
+    return PoisonError(
+        f"source database: a change or message{where} {why} the output plugin ({refusal.state})",
+        lsn=parse_lsn(at[0]) if at else 0,
     )
 
 
@@ -198,7 +205,7 @@ _BY_STATE: dict[str, Callable[[_Refusal], CdcAuditError | None]] = {
     "42704": _missing,
     "42710": _exists,
     "53400": _all_in_use,
-    "54000": _too_large,
+    "54000": _poison,
     "55000": _not_in_state,
     "55006": _active,
     "58P01": _file_missing,

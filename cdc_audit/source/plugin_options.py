@@ -20,7 +20,7 @@ def wal2json_options(*, prefix: str, exclude: Sequence[str] = ()) -> dict[str, s
         "include-pk": "1",
         "include-types": "0",
         "include-type-oids": "1",
-        "add-msg-prefixes": f"{prefix}.context,{prefix}.event",
+        "add-msg-prefixes": f"{prefix}.context,{prefix}.event,{prefix}.ddl",
         **dict.fromkeys(OPTIONAL, "1"),
     }
     exact = [_escaped(pattern) for pattern in exclude if _is_exact(pattern)]

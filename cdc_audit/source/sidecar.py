@@ -19,7 +19,7 @@ from cdc_audit.errors import NotPermittedError, SettingError
 from cdc_audit.model.catalog import TableInfo, TypeInfo
 from cdc_audit.model.context import ContextKey
 from cdc_audit.postgres import connect_async, named_sql
-from cdc_audit.source import catalog, install, publication
+from cdc_audit.source import catalog, hardening, install, publication
 from cdc_audit.source.plugin import explained
 from cdc_audit.source.slot import SlotInfo, info_of
 
@@ -71,6 +71,7 @@ class Sidecar:
         self._publication = publication_name
         self._troubles = TableTroubles(0, (), ())
         self._looked_at_tables = 0.0
+        self._hardening: hardening.Hardening | None = None
 
     @classmethod
     async def open(
@@ -112,6 +113,11 @@ class Sidecar:
                 )
                 self._troubles = TableTroubles(count, (*state.missing, *state.movable), state.refusing)
         return self._troubles
+
+    async def harm_to_event_triggers(self) -> str:
+        """What was done to the event triggers of a hardened source since the last look; "" for nothing."""
+        before, self._hardening = self._hardening, await hardening.found_async(self._connection)
+        return hardening.tampered(before, self._hardening)
 
     async def encoding(self) -> str:
         """Python's name of the server's encoding: the stream's bytes are in it."""

@@ -112,7 +112,7 @@ def check_fit(found: SlotInfo, database: str, plugin: str) -> None:
     if found.plugin != plugin:
         raise SettingError(
             f'{name} is of plugin "{found.plugin}", not "{plugin}"',
-            remedy=f'set [source] plugin = "{found.plugin}", or: {RECREATE}',
+            remedy=f'{RECREATE}\nor set [source] plugin = "{found.plugin}"',
         )
     if found.is_lost:
         raise SettingError(f"{name} was invalidated ({found.invalidation_reason})", remedy=RECREATE)

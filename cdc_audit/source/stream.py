@@ -24,11 +24,18 @@ from cdc_audit.source import copyboth
 from cdc_audit.source.plugin import explain_refusal
 from cdc_audit.source.plugin_options import OPTIONAL
 
-# What a role or database may have set otherwise changes how values are printed: pinned for this session.
-_PINNED = (
-    "-c DateStyle=ISO -c TimeZone=UTC -c IntervalStyle=postgres -c bytea_output=hex -c extra_float_digits=3 "
-    "-c lc_monetary=C -c search_path= -c client_min_messages=warning"
-)
+PINNED = {
+    "DateStyle": "ISO",
+    "TimeZone": "UTC",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "3",
+    "lc_monetary": "C",
+    "search_path": "",
+    "client_min_messages": "warning",
+}
+"""What a role or database may have set otherwise changes how values are printed: these are this session's."""
+OPTIONS = " ".join(f"-c {name}={value}" for name, value in PINNED.items())
 _DRAIN_BYTES = 262_144
 
 
@@ -85,7 +92,7 @@ class Stream:
         """Connect for replication. Raises NotPermittedError, UnavailableError or SettingError."""
         # pgoutput would convert each value; it arrives in the server's encoding either way
         encoding = {"client_encoding": "SQL_ASCII"} if plugin == "pgoutput" else {}
-        text = make_conninfo(conninfo(dsn, application_name=application_name, settings=_PINNED), **encoding)
+        text = make_conninfo(conninfo(dsn, application_name=application_name, settings=OPTIONS), **encoding)
         try:
             connection = await AsyncConnection.connect(text, autocommit=True, replication="database")
         except psycopg.Error as error:
@@ -198,8 +205,8 @@ class Stream:
             pass
 
     def report(self, flushed: int) -> None:
-        """Tell the server that everything through ``flushed`` is durable; nothing if closed. Raises UnavailableError."""
-        if not self._is_reading:
+        """Tell the server that everything through ``flushed`` is durable; nothing if it ended. Raises UnavailableError."""
+        if not self.is_streaming:
             return
         now = copyboth.microseconds(datetime.now(UTC))
         message = copyboth.status_update(written=max(self._written, flushed), flushed=flushed, now_us=now)
@@ -208,6 +215,11 @@ class Stream:
                 self._pgconn.flush()
         except psycopg.OperationalError as error:
             raise UnavailableError(f"source database: the stream broke off: {_one_line(error)}") from error
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether the stream was started and, as far as this side knows, goes on."""
+        return self._is_reading and not self._has_ended
 
     async def close(self) -> None:
         """Drop the connection at once: the slot is free again when the server notices."""
