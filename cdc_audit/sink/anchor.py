@@ -1,58 +1,34 @@
 """Anchors: block hashes kept where an administrator of the audit database can't reach them.
 
-``file:/path`` is a file that only grows. Each anchor is one line of JSON, in UTF-8, with these keys in this order::
+An anchor is one line of JSON, in UTF-8, with these keys in this order::
 
     {"schema":"audit","block":4711,"hash":"<64 hex digits>","signature":"<128 hex digits>"|null,"key_id":"<16>"|null,
      "written_at":"2026-11-22 19:19:02.123+00"}
 
 ``hash`` is the block's block_hash, ``signature`` and ``written_at`` are the ledger's too. A line stands for a block that was
-durable before the line was written, and with it for all blocks before. A line that was cut short (it stands for nothing) is
-followed by an empty one, unless it is the last.
+durable before the line was written, and with it for all blocks before. In a file, a line that was cut short (it stands for
+nothing) is followed by an empty one, unless it is the last; an endpoint gets the line as a body, S3 as an object.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import time
+import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import TypeAlias
 
 import orjson
 
-from cdc_audit.errors import SettingError
+from cdc_audit import failpoint
+from cdc_audit.errors import CdcAuditError
+from cdc_audit.model.anchor import AnchorKind, parse_target
 from cdc_audit.model.ledger import Receipt
+from cdc_audit.sink.anchor_targets import Anchor, Target, open_target
 
 INTERVAL = 60.0
-_SCHEME = "file:"
+LIMIT = 10.0  # no target is waited for longer than this, also not at the stop
 
-
-class FileAnchor:
-    """An append-only file."""
-
-    def __init__(self, target: str) -> None:
-        """Raises SettingError if ``target`` isn't ``file:`` and an absolute path."""
-        path = target.removeprefix(_SCHEME)
-        if not target.startswith(_SCHEME) or not path.startswith("/"):
-            raise SettingError(
-                f"[ledger] anchors: {target} is not known here",
-                remedy='say "file:/an/absolute/path"; other kinds of anchors are not there yet',
-            )
-        self.target = target
-        self._path = Path(path)
-
-    def append(self, line: bytes) -> None:
-        """Add a line, durably. Raises OSError."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-        with os.fdopen(os.open(self._path, flags, 0o644), "ab", buffering=0) as file:
-            torn = file.tell() > 0 and not self._ends_well()
-            file.write((b"\n\n" if torn else b"") + line + b"\n")
-            os.fsync(file.fileno())
-
-    def _ends_well(self) -> bool:
-        with self._path.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
+OnResult: TypeAlias = Callable[[AnchorKind, str, str | None], None]
 
 
 def anchor_line(schema: str, receipt: Receipt) -> bytes:
@@ -70,23 +46,28 @@ def anchor_line(schema: str, receipt: Receipt) -> bytes:
 
 
 class Anchors:
-    """Writes the newest durable block to each target: at most every ``INTERVAL`` seconds, and on ``flush``.
+    """Gives the newest durable block to each target: at most every ``INTERVAL`` seconds, and on ``close``.
 
-    A target that fails is reported and tried again with the next block; it never stops anything else.
+    Targets know nothing of each other. One that fails is reported and gets the next block; it never stops anything else, and
+    holds nothing up for longer than ``LIMIT``.
     """
 
-    def __init__(self, targets: Sequence[str], schema: str, on_failure: Callable[[str, str], None]) -> None:
-        """``on_failure`` is told the target and the reason. Raises SettingError for a target of an unknown kind."""
-        self._files = [FileAnchor(target) for target in targets]
+    def __init__(
+        self, targets: Sequence[str], schema: str, on_result: OnResult, *, token_file: str = ""
+    ) -> None:
+        """``on_result`` is told a target's kind and name, and why it failed, None if it did not.
+
+        Raises SettingError where boto3 is needed and missing, ValueError for a target that isn't one.
+        """
+        opened = [open_target(parse_target(target), token_file) for target in targets]
+        self._lanes = [_Lane(target, on_result) for target in opened]
         self._schema = schema
-        self._on_failure = on_failure
         self._newest: Receipt | None = None
         self._arrived = asyncio.Event()
-        self._written_at = -INTERVAL
 
     def note(self, receipt: Receipt) -> None:
         """A block is durable."""
-        if self._files:
+        if self._lanes:
             self._newest = receipt
             self._arrived.set()
 
@@ -94,19 +75,99 @@ class Anchors:
         """Write for ever."""
         while True:
             await self._arrived.wait()
-            await asyncio.sleep(max(0.0, self._written_at + INTERVAL - time.monotonic()))
-            await self.flush()
+            self._offer()
+            await asyncio.sleep(INTERVAL)
 
-    async def flush(self) -> None:
-        """Write the newest block now, unless it is written already. Doesn't block the loop."""
+    async def close(self) -> None:
+        """Write the newest block now, unless it was given to the targets already, and wait for them: within ``LIMIT``."""
+        self._offer()
+        tasks = [lane.task for lane in self._lanes if lane.task is not None]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=LIMIT)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _offer(self) -> None:
         receipt, self._newest = self._newest, None
         self._arrived.clear()
-        if receipt is None:
-            return
-        self._written_at = time.monotonic()
-        line = anchor_line(self._schema, receipt)
-        for file in self._files:
+        if receipt is not None:
+            anchor = Anchor(self._schema, receipt.block.block, anchor_line(self._schema, receipt))
+            for lane in self._lanes:
+                lane.offer(anchor)
+
+
+class _Lane:
+    """One target, one attempt at a time. Its threads are daemons: one that hangs keeps neither loop nor process."""
+
+    def __init__(self, target: Target, on_result: OnResult) -> None:
+        self._target = target
+        self._on_result = on_result
+        self._wanted: Anchor | None = None
+        self._is_busy = False
+        self.task: asyncio.Task[None] | None = None
+
+    def offer(self, anchor: Anchor) -> None:
+        """Write it, after what is being written; an older one that waits is passed over."""
+        self._wanted = anchor
+        if self.task is None or self.task.done():
+            self.task = asyncio.create_task(self._work())
+
+    async def _work(self) -> None:
+        """Report each attempt within ``LIMIT``. Raises nothing."""
+        while self._wanted is not None:
+            anchor, self._wanted = self._wanted, None
             try:
-                await asyncio.to_thread(file.append, line)
-            except OSError as error:
-                self._on_failure(file.target, error.strerror or type(error).__name__)
+                failpoint.reached("before-anchor")
+                reason = await asyncio.wait_for(self._attempt(anchor), LIMIT)
+            except TimeoutError:
+                reason = f"no answer within {LIMIT:.0f} s"
+            except asyncio.CancelledError:
+                self._report("not written before the stop")
+                raise
+            except Exception as error:
+                reason = type(error).__name__
+            self._report(reason)
+
+    def _report(self, reason: str | None) -> None:
+        self._on_result(self._target.kind, self._target.name, reason)
+
+    async def _attempt(self, anchor: Anchor) -> str | None:
+        if self._is_busy:
+            return "still busy with an earlier block"
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[str | None] = loop.create_future()
+
+        def settle(reason: str | None) -> None:
+            if not done.done():
+                done.set_result(reason)
+
+        def work() -> None:
+            reason = _failure(self._target, anchor)
+            self._is_busy = False
+            try:
+                loop.call_soon_threadsafe(settle, reason)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                pass
+
+        thread = threading.Thread(target=work, name=f"anchor {self._target.kind}", daemon=True)
+        self._is_busy = True
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads are to be had
+            self._is_busy = False
+            raise
+        return await done
+
+
+def _failure(target: Target, anchor: Anchor) -> str | None:
+    """Append; why that failed. Of errors that nobody foresaw only the type: their text could hold anything."""
+    try:
+        target.append(anchor)
+    except CdcAuditError as error:
+        return error.message
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    except Exception as error:
+        return type(error).__name__
+    return None

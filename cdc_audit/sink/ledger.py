@@ -19,7 +19,7 @@ from cdc_audit.seal.block import EMPTY_ROOT, NO_HASH, block_hash
 from cdc_audit.seal.signature import Signer, begins_signing
 
 # The audit schema's version that this program writes to.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def statement(name: str, schema: str) -> sql.Composed:
@@ -78,15 +78,23 @@ def is_missing(error: psycopg.Error) -> bool:
     return error.sqlstate in {"3F000", "42P01", "42883"}
 
 
-def last_block(connection: Connection, schema: str) -> tuple[Block, bytes] | None:
-    """The chain's last block and its hash, or None if the ledger is empty. Raises our errors."""
+def require_version(connection: Connection, schema: str) -> None:
+    """Raises SettingError unless the audit schema is there and at this program's version."""
     try:
         version = connection.execute(statement("version", schema)).fetchone()
-        check_version((version and version[0]) or 0, schema)
-        row = connection.execute(statement("last_block", schema)).fetchone()
     except psycopg.Error as error:
         if is_missing(error):
             check_version(None, schema)
+        raise explain(error, side="audit") from error
+    check_version((version and version[0]) or 0, schema)
+
+
+def last_block(connection: Connection, schema: str) -> tuple[Block, bytes] | None:
+    """The chain's last block and its hash, or None if the ledger is empty. Raises our errors."""
+    require_version(connection, schema)
+    try:
+        row = connection.execute(statement("last_block", schema)).fetchone()
+    except psycopg.Error as error:
         raise explain(error, side="audit") from error
     return block_of(row) if row else None
 
@@ -96,24 +104,27 @@ def append(
     schema: str,
     kind: str,
     *,
-    start_lsn: int,
-    end_lsn: int,
+    start_lsn: int | None = None,
+    end_lsn: int | None = None,
     detail: Mapping[str, object],
     system_identifier: str | None = None,
     timeline: int | None = None,
     signer: Signer | None = None,
 ) -> Block:
-    """Append a block without rows on top of the chain's last one, in a transaction of its own.
+    """Append a block without rows on top of the chain's last one; ``erasure``: and erase what its detail names.
 
-    Where it is the first one to be signed, the ``key`` block that begins signing comes before it. Raises SettingError if the
-    ledger is empty or signed with another key, AnotherDaemonError if somebody else appended at the same time.
+    Positions that aren't given stay where the last block ends. Where it is the first one to be signed, the ``key`` block that
+    begins signing comes before it. Raises SettingError if the ledger is empty or signed with another key, AnotherDaemonError
+    if somebody else appended at the same time.
     """
     last = _head(connection, schema)
     if begins_signing(last[0], signer):
         assert signer
         last = _append_key(connection, schema, last, new=signer, old=None)
+    at = last[0].end_lsn
     block, hash_ = without_rows(
-        *last, kind=kind, start_lsn=start_lsn, end_lsn=end_lsn, detail=detail, written_at=_now(connection, schema),
+        *last, kind=kind, start_lsn=at if start_lsn is None else start_lsn,
+        end_lsn=at if end_lsn is None else end_lsn, detail=detail, written_at=_now(connection, schema),
         timeline=last[0].timeline if timeline is None else timeline, signer=signer,
     )  # fmt: skip
     if system_identifier is not None:
@@ -229,8 +240,9 @@ def _now(connection: Connection, schema: str) -> str:
 
 
 def _insert(connection: Connection, schema: str, block: Block, hash_: bytes, signer: Signer | None) -> None:
+    name = "erase" if block.kind == "erasure" else "append"
     try:
-        connection.execute(statement("append", schema), parameters(block, hash_, sign(block, hash_, signer)))
+        connection.execute(statement(name, schema), parameters(block, hash_, sign(block, hash_, signer)))
     except psycopg.errors.UniqueViolation:
         raise AnotherDaemonError(
             f"block {block.block} of the ledger was written by somebody else just now",

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import stat
-from pathlib import Path
-
 from cdc_audit.errors import SettingError
 from cdc_audit.seal.signature import Signer
+from cdc_audit.sink.key_file import read_private
 
 _MAKE = "cdc-audit key generate FILE, and name it in [ledger] signing_key_file"
 
@@ -21,17 +18,13 @@ def load_signer(given: str) -> Signer | None:
         return None
     if given.lstrip().startswith("-----BEGIN"):
         return _parsed(given.encode(), "the signing key")
-    try:
-        with Path(given).open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & 0o077:
-                raise SettingError(
-                    f"signing key {given}: others than its owner have rights on it (mode {mode:04o})",
-                    remedy=f"chmod 600 {given}; if others can have read it, make a new key: cdc-audit key rotate",
-                )
-            return _parsed(file.read(), f"signing key {given}")
-    except OSError as error:
-        raise SettingError(f"signing key {given}: {error.strerror}", remedy=_MAKE) from error
+    pem = read_private(
+        given,
+        "signing key",
+        make=f"cdc-audit key generate {given}",
+        replace="make a new key: cdc-audit key rotate",
+    )
+    return _parsed(pem, f"signing key {given}")
 
 
 def _parsed(pem: bytes, name: str) -> Signer:

@@ -1,23 +1,36 @@
-"""The daemon's connection to the audit database: rows by one open COPY a block, then the block's header, in one transaction.
+"""The daemon's connection to the audit database: rows by one open COPY a block, then their personal values' openings by
+another one, then the block's header, in one transaction.
 
-A block is visible whole or not at all. A second writer that appends the same block number waits for the first one's transaction
-and then fails on the primary key: two daemons can't both write.
+A block is visible whole or not at all. A second writer that appends the same block number waits for the first one's
+transaction and then fails on the primary key: two daemons can't both write. Openings wait for the end of the rows: 8 MB of
+them in memory, more in an unnamed temporary file (``TMPDIR``).
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import IO, Any
 
 import psycopg
 from psycopg import AsyncConnection, AsyncCopy
 
-from cdc_audit.errors import AnotherDaemonError, CdcAuditError, SettingError, UnavailableError
+from cdc_audit import failpoint
+from cdc_audit.errors import (
+    AnotherDaemonError,
+    CdcAuditError,
+    LedgerMovedError,
+    SettingError,
+    UnavailableError,
+)
 from cdc_audit.model.ledger import Block, Receipt
 from cdc_audit.postgres import connect_async, explain
 from cdc_audit.seal.signature import Signer
 from cdc_audit.sink import ledger
+
+_MEMORY_BYTES = 8 * 1024 * 1024
+_PIECE_BYTES = 262_144
 
 
 class Writer:
@@ -32,7 +45,9 @@ class Writer:
         self._signer = signer
         self._copying: AbstractAsyncContextManager[AsyncCopy] | None = None
         self._copy: AsyncCopy | None = None
+        self._openings: IO[bytes] | None = None
         self._months: set[str] = set()
+        self._is_only_writer = False
         self._started = 0.0
 
     @classmethod
@@ -66,11 +81,14 @@ class Writer:
 
     async def close(self) -> None:
         """Close the connection; an open block is rolled back by the server."""
+        if self._openings is not None:
+            self._openings.close()
         await self._connection.close()
 
     async def try_lock(self) -> bool:
         """Become the one writer of this schema's ledger, until the connection ends; False if another daemon is."""
-        return bool((await self._one("try_lock", (self._schema,)))[0])
+        self._is_only_writer = bool((await self._one("try_lock", (self._schema,)))[0])
+        return self._is_only_writer
 
     async def last_block(self) -> tuple[Block, bytes] | None:
         """The chain's last block and its hash, or None if the ledger is empty."""
@@ -82,35 +100,50 @@ class Writer:
             raise explain(error, side="audit") from error
         return ledger.block_of(row) if row else None
 
-    async def write(self, lines: bytes, month: str) -> None:
-        """Send lines of the open block, whose rows lie in ``month`` ("2026-11"); the first ones open it."""
+    async def write(self, lines: bytes, month: str, openings: bytes = b"") -> None:
+        """Send lines of the open block, whose rows lie in ``month`` ("2026-11"), and keep their openings; the first ones open
+        it.
+        """
+        if openings:
+            self._keep(openings)
         try:
             if self._copy is None:
                 await self._ensure_month(month)
+                failpoint.reached("before-begin")
                 await self._begin()
+                failpoint.reached("after-begin")
                 self._copying = self._connection.cursor().copy(ledger.statement("copy_rows", self._schema))
                 self._copy = await self._copying.__aenter__()
             await self._copy.write(lines)
+            failpoint.reached("mid-copy")
         except psycopg.Error as error:
             raise self._explained(error) from error
 
     async def commit(self, block: Block, block_hash: bytes) -> Receipt:
         """End the open block with its header and commit. Only then is it durable: the receipt says through where."""
         signature = ledger.sign(block, block_hash, self._signer)
+        failpoint.reached("block-signed")
         try:
             if self._copying is None:
                 await self._begin()
             else:
                 copying, self._copying, self._copy = self._copying, None, None
                 await copying.__aexit__(None, None, None)
+                failpoint.reached("after-copy")
+                await self._send_openings()
             async with self._connection.pipeline():
                 await self._connection.execute(
                     ledger.statement("append", self._schema), ledger.parameters(block, block_hash, signature)
                 )
+                failpoint.reached("before-commit")
                 committed = await self._connection.execute("commit")
             if committed.statusmessage != "COMMIT":  # an aborted transaction answers ROLLBACK, and no error
                 raise UnavailableError(f"audit database: block {block.block} was rolled back")
         except psycopg.errors.UniqueViolation as error:
+            if self._is_only_writer and error.diag.table_name == "ledger":
+                raise LedgerMovedError(
+                    f"audit database: a command has appended block {block.block} to the ledger"
+                ) from error
             raise AnotherDaemonError(
                 f"block {block.block} was written by another daemon", remedy="run one daemon a slot"
             ) from error
@@ -118,10 +151,35 @@ class Writer:
             raise self._explained(error) from error
         return Receipt(block, block_hash, time.monotonic() - self._started, signature)
 
+    def _keep(self, openings: bytes) -> None:
+        try:
+            if self._openings is None:
+                self._openings = tempfile.SpooledTemporaryFile(_MEMORY_BYTES, prefix="cdc-audit-")  # noqa: SIM115
+            self._openings.write(openings)
+        except OSError as error:
+            raise UnavailableError(
+                f"personal values of a large transaction: {error.strerror} in {tempfile.gettempdir()}",
+                remedy="make room there, or set TMPDIR to a folder with room",
+            ) from error
+
+    async def _send_openings(self) -> None:
+        """Store what was kept for the open block."""
+        if self._openings is None:
+            return
+        with self._openings as kept:
+            self._openings = None
+            kept.seek(0)
+            async with self._connection.cursor().copy(
+                ledger.statement("copy_openings", self._schema)
+            ) as copy:
+                while piece := kept.read(_PIECE_BYTES):
+                    await copy.write(piece)
+
     async def _ensure_month(self, month: str) -> None:
         """Make sure that a month's partition is there. Rows of a month that can't have one go to the default partition."""
         if month not in self._months and len(month) == len("2026-11"):
             await self._one("ensure_partition", (f"{month}-01",))
+            failpoint.reached("partition-made")
         self._months.add(month)
 
     async def _begin(self) -> None:

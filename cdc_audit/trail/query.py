@@ -22,7 +22,7 @@ _BATCH_ROWS = 500
 
 
 class LogRow(NamedTuple):
-    """One row of ``audit_logs``, all its columns in table order.
+    """One row of ``audit_logs``, all its columns in table order; personal values are shown, or ``[erased]``, where they may be.
 
     ``created_at`` is ISO 8601 in UTC with microseconds; jsonb columns are the text that PostgreSQL prints;
     ``row_hash`` is hexadecimal, as PostgreSQL prints bytea.
@@ -114,9 +114,10 @@ def read_log(connection: Connection, schema: str, filters: Filters) -> Iterator[
 
     Raises NotPermittedError if the role may not read the trail, SettingError if there is none.
     """
-    query, values = compose(schema, filters)
     try:
         with connection.transaction(), connection.cursor(name="cdc_audit_log") as cursor:
+            may_open = connection.execute(_SQL["may_open"], {"schema": schema}).fetchone() == (True,)
+            query, values = compose(schema, filters, opened=may_open)
             connection.execute(_SQL["prefer_indexes"])
             cursor.itersize = _BATCH_ROWS
             cursor.execute(query, values)
@@ -137,16 +138,18 @@ def read_log(connection: Connection, schema: str, filters: Filters) -> Iterator[
         raise explain(error, side="audit") from error
 
 
-def compose(schema: str, filters: Filters) -> tuple[sql.Composed, dict[str, Any]]:
-    """The query for these filters, and the values that it binds. Pure."""
+def compose(schema: str, filters: Filters, *, opened: bool = True) -> tuple[sql.Composed, dict[str, Any]]:
+    """The query for these filters, and the values that it binds. ``opened``: with personal values. Pure."""
     values = {
         name: getattr(filters, name) for name in Filters.__slots__ if getattr(filters, name) is not None
     }
     conditions = [sql.SQL(_SQL[name]) for name in values if name != "limit"] or [sql.SQL(_SQL["all"])]
-    query = sql.SQL(_SQL["select"]).format(
+    rows = sql.SQL(_SQL["rows"]).format(
         schema=sql.Identifier(schema), conditions=sql.SQL("\n   and ").join(conditions)
     )
-    return query, values
+    if opened:
+        rows = sql.SQL(_SQL["opened_rows"]).format(schema=sql.Identifier(schema), rows=rows)
+    return sql.SQL(_SQL["select"]).format(rows=rows), values
 
 
 def _unquoted(found: re.Match[str], part: str) -> str | None:

@@ -22,11 +22,13 @@ from psycopg.pq import ExecStatus
 
 from cdc_audit.errors import NotPermittedError, SettingError, UnavailableError
 from cdc_audit.postgres import connect, explain, named_sql
+from cdc_audit.seal.personal import Erasure
 from cdc_audit.trail.query import parse_time
 from cdc_audit.trail.verify_anchors import Anchors
 from cdc_audit.trail.verify_chain import Chain, Header, boundaries, parse_row
 from cdc_audit.trail.verify_findings import Finding, Findings, Kind
-from cdc_audit.trail.verify_rows import Rows, spans
+from cdc_audit.trail.verify_personal import Erased, Openings
+from cdc_audit.trail.verify_rows import Rows, Span, spans
 
 _STRETCH_ROWS = 200_000
 _STRETCH_BLOCKS = 5_000
@@ -47,7 +49,10 @@ class Request:
 
 
 class Report(NamedTuple):
-    """What was found. ``missing``: why the evidence is not complete. ``first_block`` to ``last_block`` were read."""
+    """What was found. ``missing``: why the evidence is not complete. ``first_block`` to ``last_block`` were read.
+
+    ``erased_values`` personal values in ``erased_rows`` rows were erased, as ``erasures`` blocks say.
+    """
 
     findings: list[Finding]
     uncounted: int
@@ -59,7 +64,19 @@ class Report(NamedTuple):
     rows: int
     signed: int
     anchored: int
+    erased_values: int
+    erased_rows: int
+    erasures: int
     seconds: float
+
+
+class Counts(NamedTuple):
+    """How much was read, and how much of it is erased."""
+
+    rows: int = 0
+    openings: int = 0
+    erased_values: int = 0
+    erased_rows: int = 0
 
 
 class Stretch(NamedTuple):
@@ -94,10 +111,11 @@ def verify(dsn: str, schema: str, request: Request, progress: Progress) -> Repor
         )
         stretches = list(_stretches(headers(connection, schema, first, None), chain, base, first))
         missing = chain.finish(wants_anchors=request.anchors is not None)
+        missing[:0] = request.anchors.missing if request.anchors else ()
         for block in request.anchors.twice if request.anchors else ():
             findings.add(Kind.ALTERED, "block", block, block, "anchored with two different hashes")
-        rows = _check_rows(connection, dsn, schema, stretches, chain, findings, request.jobs, progress)
-        _check_hidden(connection, schema, stretches[0], rows, chain, findings, first)
+        read = _check_rows(connection, dsn, schema, stretches, chain, findings, request.jobs, progress)
+        _check_hidden(connection, schema, stretches[0], read, chain, findings, first)
     last = chain.last
     return Report(
         findings.sorted(),
@@ -107,9 +125,12 @@ def verify(dsn: str, schema: str, request: Request, progress: Progress) -> Repor
         last.number if last else first - 1,
         last.hash if last else b"",
         chain.blocks,
-        rows,
+        read.rows,
         chain.signed,
         chain.anchored,
+        read.erased_values,
+        read.erased_rows,
+        len(chain.erasures),
         time.monotonic() - began,
     )
 
@@ -233,17 +254,35 @@ def _stretches(found: Iterable[Header], chain: Chain, base: Header | None, first
 
 
 def check_stretch(
-    connection: Connection, schema: str, stretch: Stretch, retired: list[tuple[int, int]]
-) -> tuple[list[Finding], int, int]:
-    """Check a stretch's rows: findings, those that were not kept, rows."""
+    connection: Connection,
+    schema: str,
+    stretch: Stretch,
+    retired: list[tuple[int, int]],
+    erasures: list[Erasure],
+) -> Result:
+    """Check a stretch's rows and their openings: findings, how many more were not kept, and counts."""
     findings = Findings()
     blocks = list(headers(connection, schema, stretch.first_block, stretch.end_block))
-    held = spans(blocks, block=stretch.first_block, first=stretch.first_id, end_block=stretch.end_block)
-    checker = Rows(findings, held, retired)
+
+    def held() -> Iterator[Span]:
+        return spans(blocks, block=stretch.first_block, first=stretch.first_id, end_block=stretch.end_block)
+
     first = None if stretch.is_open else stretch.first_id
+    checker = Rows(findings, held(), retired)
     checker.check(rows(connection, schema, first, stretch.end_id))
     checker.finish()
-    return findings.sorted(), findings.uncounted, checker.rows
+    personal = Openings(findings, held(), blocks, Erased(erasures), retired)
+    if _has_openings(connection, schema):
+        statement = composed("openings", schema, range=_range(first, stretch.end_id))
+        personal.check(_copied(connection, statement))
+    personal.finish()
+    counts = Counts(checker.rows, personal.count, personal.erased_values, personal.erased_rows)
+    return findings.sorted(), findings.uncounted, counts
+
+
+def _has_openings(connection: Connection, schema: str) -> bool:
+    row = connection.execute(_SQL["has_openings"], {"schema": schema}).fetchone()
+    return row == (True,)
 
 
 def _check_rows(
@@ -255,21 +294,23 @@ def _check_rows(
     findings: Findings,
     jobs: int,
     progress: Progress,
-) -> int:
-    """All stretches, here or in processes of their own that share the snapshot; the number of rows."""
+) -> Counts:
+    """All stretches, here or in processes of their own that share the snapshot."""
     last = chain.last.intact if chain.last else None
     start = stretches[0].first_id
     expected = last.first_id + last.row_count - start if last else 0
-    total = 0
-    for found, uncounted, count in _results(connection, dsn, schema, stretches, chain.retired, jobs):
+    total = Counts()
+    given = chain.retired, chain.erasures
+    for found, uncounted, counts in _results(connection, dsn, schema, stretches, given, jobs):
         findings.extend(found)
         findings.uncounted += uncounted
-        total += count
-        progress(total, max(total, expected))
+        total = Counts(*map(sum, zip(total, counts, strict=True)))
+        progress(total.rows, max(total.rows, expected))
     return total
 
 
-_Result = tuple[list[Finding], int, int]
+Result = tuple[list[Finding], int, Counts]
+_Given = tuple[list[tuple[int, int]], list[Erasure]]
 
 
 def _results(
@@ -277,18 +318,18 @@ def _results(
     dsn: str,
     schema: str,
     stretches: list[Stretch],
-    retired: list[tuple[int, int]],
+    given: _Given,
     jobs: int,
-) -> Iterator[_Result]:
+) -> Iterator[Result]:
     if jobs == 1 or len(stretches) == 1:
         for stretch in stretches:
-            yield check_stretch(connection, schema, stretch, retired)
+            yield check_stretch(connection, schema, stretch, *given)
         return
     row = connection.execute(_SQL["export_snapshot"]).fetchone()
     assert row
-    given = (dsn, schema, str(row[0]), retired)
+    start = (dsn, schema, str(row[0]), given)
     try:
-        with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, given) as pool:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), _start_worker, start) as pool:
             yield from pool.map(_work, stretches)
     except BrokenProcessPool:
         raise UnavailableError(
@@ -299,33 +340,43 @@ def _results(
 _worker: list[Any] = []
 
 
-def _start_worker(dsn: str, schema: str, snapshot: str, retired: list[tuple[int, int]]) -> None:
+def _start_worker(dsn: str, schema: str, snapshot: str, given: _Given) -> None:
     """Open this process's connection; it ends with the process."""
     context = reading(dsn, schema, snapshot)
-    _worker[:] = [context, context.__enter__(), schema, retired]
+    _worker[:] = [context, context.__enter__(), schema, given]
 
 
-def _work(stretch: Stretch) -> _Result:
-    _, connection, schema, retired = _worker
-    return check_stretch(connection, schema, stretch, retired)
+def _work(stretch: Stretch) -> Result:
+    _, connection, schema, given = _worker
+    return check_stretch(connection, schema, stretch, *given)
 
 
 def _check_hidden(
     connection: Connection,
     schema: str,
     stretch: Stretch,
-    found_rows: int,
+    read: Counts,
     chain: Chain,
     findings: Findings,
     first_block: int,
 ) -> None:
-    """Rows and blocks that are in their tables and not in the index of the primary key, by which they were read."""
+    """What is in the tables and not in the indexes of their primary keys, by which it was read."""
     connection.execute(_SQL["scan_only"])
     first = None if stretch.is_open else stretch.first_id
     statement = composed("count", schema, range=_range(first, None), first_block=first_block)
     row = connection.execute(statement).fetchone()
     assert row
-    for unit, read, there in (("rows", found_rows, row[0]), ("blocks", chain.blocks, row[1])):
-        if read != there:
-            what = f"{there:,} {unit} are in the table, but its primary key leads to {read:,}: reindex, then verify again"
-            findings.add(Kind.INSERTED if there > read else Kind.REMOVED, "trail", 0, 0, what)
+    openings: tuple[int, ...] | None = (0,)
+    if _has_openings(connection, schema):
+        openings = connection.execute(
+            composed("count_openings", schema, range=_range(first, None))
+        ).fetchone()
+    assert openings
+    for unit, found, there in (
+        ("rows", read.rows, row[0]),
+        ("blocks", chain.blocks, row[1]),
+        ("openings", read.openings, openings[0]),
+    ):
+        if found != there:
+            what = f"{there:,} {unit} are in the table, but its primary key leads to {found:,}: reindex, then verify again"
+            findings.add(Kind.INSERTED if there > found else Kind.REMOVED, "trail", 0, 0, what)

@@ -31,6 +31,7 @@ import orjson
 from cdc_audit.model.ledger import Block
 from cdc_audit.seal.block import NO_HASH, header_hash, parse_header
 from cdc_audit.seal.copy_text import NULL
+from cdc_audit.seal.personal import Erasure, erasure_of
 from cdc_audit.seal.signature import is_signed_by, key_after, succession_of
 from cdc_audit.trail.verify_findings import Findings, Kind
 
@@ -97,6 +98,7 @@ class Chain:
         self.signed = 0
         self.anchored = 0
         self.retired: list[tuple[int, int]] = []
+        self.erasures: list[Erasure] = []
 
     @property
     def last(self) -> Header | None:
@@ -120,6 +122,7 @@ class Chain:
                 self._check_link(before, header, header.intact)
             self._check_signature(header, header.intact)
             self._note_retention(header.intact)
+            self._note_erasure(header.intact)
         self._check_anchor(header)
         self._last = header
         self.blocks += 1
@@ -197,6 +200,15 @@ class Chain:
             self.retired.append((int(detail["first_id"]), int(detail["last_id"])))
         except (ValueError, KeyError, TypeError):
             self._add(Kind.BROKEN, block.block, block.block, "its detail does not name the rows taken out")
+
+    def _note_erasure(self, block: Block) -> None:
+        """Personal values that an ``erasure`` block says were erased."""
+        if block.kind != "erasure":
+            return
+        try:
+            self.erasures.append(erasure_of(block))
+        except ValueError:
+            self._add(Kind.BROKEN, block.block, block.block, "its detail does not name values before it")
 
     def _check_anchor(self, header: Header) -> None:
         """Rule 8, for blocks that are there."""

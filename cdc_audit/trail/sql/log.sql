@@ -1,13 +1,49 @@
 -- name: select
 -- Times are spelled out in UTC and jsonb is left as its text, so that no client rounds or reformats them.
 select id, pg_catalog.to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), schema_name, table_name, record_id,
-       action, old_data::text, new_data::text, changed_fields, user_id, user_email, pg_catalog.abbrev(ip_address), user_agent,
-       context::text, context_trust, db_user, application_name, capture, unchanged_toast, partition_name, xid,
-       commit_lsn::text, seq, '\x' || pg_catalog.encode(row_hash, 'hex')
-  from {schema}.audit_logs
- where {conditions}
+       action, old_data::text, new_data::text, changed_fields, user_id, user_email, ip, user_agent, context::text, context_trust,
+       db_user, application_name, capture, unchanged_toast, partition_name, xid, commit_lsn::text, seq,
+       '\x' || pg_catalog.encode(row_hash, 'hex')
+  from {rows}
  order by created_at desc, id desc
- limit %(limit)s
+
+-- name: rows
+-- As they are stored.
+(select *, pg_catalog.abbrev(ip_address) as ip
+   from {schema}.audit_logs
+  where {conditions}
+  order by created_at desc, id desc
+  limit %(limit)s) as stored
+
+-- name: opened_rows
+-- With personal values, or [erased], in the place of their commitments; one look-up for each row of the page.
+(select id, created_at, schema_name, table_name, record_id, action, coalesce(old_data || old_values, old_data) as old_data,
+        coalesce(new_data || new_values, new_data) as new_data, changed_fields, user_id,
+        case when user_email is null then user_email else coalesce(said ->> 'user_email', user_email) end as user_email,
+        coalesce(said ->> 'ip_address', ip) as ip,
+        case when user_agent is null then user_agent else coalesce(said ->> 'user_agent', user_agent) end as user_agent,
+        case when said is null then context
+             else nullif((coalesce(context, '{{}}') || said)
+                         - array_remove(array[case when said ? 'ip_address' then 'ip_address' end,
+                                              case when said ? 'user_email' and user_email is not null then 'user_email' end,
+                                              case when said ? 'user_agent' and user_agent is not null then 'user_agent' end],
+                                        null), '{{}}')
+        end as context,
+        context_trust, db_user, application_name, capture, unchanged_toast, partition_name, xid, commit_lsn, seq, row_hash
+   from {rows}
+   left join lateral (
+       select pg_catalog.jsonb_object_agg(field, shown) filter (where part = 'old_data') as old_values,
+              pg_catalog.jsonb_object_agg(field, shown) filter (where part = 'new_data') as new_values,
+              pg_catalog.jsonb_object_agg(field, shown) filter (where part = 'context') as said
+         from (select part, field, coalesce(value::jsonb, '"[erased]"') as shown
+                 from {schema}.personal_values as p
+                where p.id = stored.id) as opening
+   ) as opened on true) as seen
+
+-- name: may_open
+-- Not before version 2 of the schema, and not for a role that was denied it.
+select coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass(pg_catalog.format('%%I.personal_values', %(schema)s::text)),
+                                               'select'), false)
 
 -- name: all
 true

@@ -32,6 +32,27 @@ copy (select id, created_at, schema_name, table_name, record_id, action, old_dat
        order by id, created_at)
 to stdout
 
+-- name: openings
+-- With what stands in the row where the commitment should; an e-mail address or user agent that isn't a text stays in the context.
+copy (select p.id, p.part, p.field, p.commitment, p.salt, p.value,
+             case p.part
+                 when 'old_data' then a.old_data ->> p.field
+                 when 'new_data' then a.new_data ->> p.field
+                 else coalesce(case p.field when 'user_email' then a.user_email when 'user_agent' then a.user_agent end,
+                               a.context ->> p.field)
+             end
+        from (select * from {schema}.personal_values where {range}) as p
+        left join (select * from {schema}.audit_logs where {range}) as a on a.id = p.id
+       order by p.id, p.part, p.field)
+to stdout
+
+-- name: has_openings
+-- Not before version 2 of the schema.
+select pg_catalog.to_regclass(pg_catalog.format('%%I.personal_values', %(schema)s::text)) is not null
+
+-- name: count_openings
+select count(*) from {schema}.personal_values where {range}
+
 -- name: from_id
 id >= {first}
 
