@@ -1,0 +1,105 @@
+"""Where measurements take place: two servers of their own, made on first use, and fresh databases for each round."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cdc_audit.cli.demo.cluster import Cluster
+from tests.support.databases import Databases, new_databases
+
+# A stopped daemon must not be given up while the source is filled; a checkpoint in mid-measurement would be somebody else's work.
+_SETTINGS = {
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "30min",
+    "shared_buffers": "256MB",
+    "wal_sender_timeout": "0",
+    "autovacuum": "off",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How much is measured: rounds, rows of the budget's workload, seconds of what runs for a time; and how."""
+
+    rounds: int
+    rows: int
+    seconds: int
+    plugin: str
+    recording: Path | None
+
+
+class _Source(Cluster):
+    """Listens on loopback too, since JDBC knows no Unix sockets; all others take the socket, whose buffer is small."""
+
+    def __init__(self) -> None:
+        super().__init__("source", settings=_SETTINGS, fsync=True, tcp=True)
+
+    @property
+    def host(self) -> str:
+        return str(self.folder)
+
+    def _configuration(self) -> dict[str, str | int]:
+        return {**super()._configuration(), "unix_socket_directories": str(self.folder)}
+
+
+class Stage:
+    """Servers that sync to disk, as those of a promise must; ``folder`` is temporary. Closed by its ExitStack."""
+
+    def __init__(self, options: Options, folder: Path, open_servers: ExitStack) -> None:
+        self.options = options
+        self.folder = folder
+        self._open = open_servers
+        self._began = time.monotonic()
+
+    @cached_property
+    def source(self) -> Cluster:
+        return self._open.enter_context(_Source())
+
+    @cached_property
+    def audit(self) -> Cluster:
+        return self._open.enter_context(Cluster("audit", settings=_SETTINGS, fsync=True))
+
+    def say(self, text: str) -> None:
+        """A line of progress, on standard error."""
+        print(f"[{time.monotonic() - self._began:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+    def rounds(self, what: str, most: int | None = None) -> Iterator[int]:
+        """The numbers of the rounds, each told."""
+        count = min(self.options.rounds, most or self.options.rounds)
+        for number in range(count):
+            self.say(f"{what}: round {number + 1} of {count}")
+            yield number
+
+    @contextmanager
+    def databases(self) -> Iterator[Databases]:
+        """Fresh databases; afterwards nothing of them is left, also no dirty pages for the next round to write."""
+        databases = new_databases(self.source, self.audit)
+        try:
+            yield databases
+        finally:
+            databases.drop()
+            self.source.execute("checkpoint")
+            self.audit.execute("checkpoint")
+
+    def tool(self, name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run one of the server's programs to its end; RuntimeError with what it said if it fails."""
+        program = self.source.binaries.program(name)
+        if not program.exists():
+            raise RuntimeError(f"{program} is missing: install the package of PostgreSQL's client programs")
+        done = subprocess.run([program, *arguments], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{name}: {done.stderr.strip()[-1000:]}")
+        return done
+
+    def timed(self, name: str, *arguments: str | Path) -> float:
+        """Seconds that such a program takes."""
+        began = time.monotonic()
+        self.tool(name, *arguments)
+        return time.monotonic() - began
