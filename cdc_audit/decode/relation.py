@@ -9,6 +9,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import NamedTuple
 
+from cdc_audit.decode.nested import may_hold_objects
 from cdc_audit.decode.sent_values import decoded, from_sent
 from cdc_audit.model.catalog import Catalog, TableInfo
 from cdc_audit.model.event import Action, Row, RowValues, Shape
@@ -107,6 +108,8 @@ class RowReader:
         converters = [from_sent(oid, catalog.types, encoding, lenient=lenient) for oid in relation.types]
         self._converters = tuple((i, convert) for i, convert in enumerate(converters) if convert is not None)
         self._identity = () if relation.replica_identity == "f" else relation.identity
+        columns = zip(relation.names, relation.types, strict=True)
+        self._nested = tuple(name for name, oid in columns if may_hold_objects(oid, catalog.types))
         self._inserted = self._shape("INSERT", None)
         self._updated = self._shape("UPDATE", relation.names)
         self._updated_by_key = self._shape("UPDATE", self._identity_names(()))
@@ -284,9 +287,8 @@ class RowReader:
         key = self.key
         if not key and old and not is_whole:
             key = old
-        return self._shapes.one(
-            Shape(action, *self.root, self.partition, new, old or (), is_whole, key, absent)
-        )
+        shape = Shape(action, *self.root, self.partition, new, old or (), is_whole, key, absent)
+        return self._shapes.one(shape._replace(nested=self._nested))
 
 
 def _is_whole(part: bytes) -> bool:

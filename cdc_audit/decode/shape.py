@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from cdc_audit.decode.nested import may_hold_objects
 from cdc_audit.decode.toast import may_be_toasted
-from cdc_audit.model.catalog import TableInfo
+from cdc_audit.model.catalog import TableInfo, TypeInfo
 from cdc_audit.model.event import Shape
 
 
@@ -14,14 +17,17 @@ def shape_of(
     new: list[tuple[str, int]],
     old: list[tuple[str, int]],
     key: tuple[str, ...],
-) -> tuple[Shape, slice | list[int]]:
-    """The shape, and which values make up the new image: TOASTed values that did not change come from a full old image."""
+    types: Mapping[int, TypeInfo | None],
+) -> tuple[Shape, list[int] | None]:
+    """The shape, and which of the new and then the old values make up the new image where these aren't just the new ones:
+    TOASTed values that did not change come from a full old image.
+    """
     new_names = tuple(column for column, _ in new)
     old_names = tuple(column for column, _ in old)
     toasted = [column for column, oid, _ in info.columns if may_be_toasted(oid)] if info else []
     absent = tuple(column for column in toasted if column not in new_names) if action == "UPDATE" else ()
     full = _is_full(new_names, old_names, key, info)
-    positions: slice | list[int] = slice(0, len(new))
+    positions = None
     if full and action == "UPDATE" and new_names != old_names:
         place = {column: i for i, column in enumerate(new_names)}
         positions = [place.get(column, len(new) + i) for i, column in enumerate(old_names)]
@@ -30,7 +36,8 @@ def shape_of(
     partition = "" if root == name else name[1]
     if not key and old_names and not full:
         key = old_names
-    shape = Shape(action, *root, partition, new_names, old_names, full, key, absent)  # type: ignore[arg-type]
+    nested = tuple(column for column, oid in dict(new + old).items() if may_hold_objects(oid, types))
+    shape = Shape(action, *root, partition, new_names, old_names, full, key, absent, nested=nested)  # type: ignore[arg-type]
     return shape, positions
 
 

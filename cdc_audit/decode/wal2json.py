@@ -12,12 +12,12 @@ of each further line only compared. So no number ever passes through a float, an
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from operator import index
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import orjson
 
+from cdc_audit.decode.form import VALUE, Converter, Form, paired
 from cdc_audit.decode.scope import Scope
 from cdc_audit.decode.shape import shape_of
 from cdc_audit.decode.values import ValueFormatError, from_wal2json
@@ -37,7 +37,6 @@ from cdc_audit.model.event import (
 )
 from cdc_audit.model.lsn import format_lsn, parse_lsn
 
-_VALUE = b',"value":'
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[-+.\w]+', re.DOTALL)
 _NOTICE = re.compile(
     r'no (?:old )?tuple (?:identifier|data) for (INSERT|UPDATE|DELETE) in table "(.*)"\."(.*)"', re.DOTALL
@@ -48,28 +47,6 @@ _MAY_BE_LOST = frozenset({700, 701, 1700})
 _NOT_TEXT = re.compile("[\udc80-\udcff]")
 _MAX_FORMS = 20_000
 _removesuffix = bytes.removesuffix
-
-
-class _Form(NamedTuple):
-    """What all lines with the same text around their values share.
-
-    ``tails`` follow the values; ``fixed_length`` is the length of all that is not value and not the head before the first one.
-    ``shape`` is None where the table is out of scope. ``converters`` are (position of the value, converter).
-    ``new`` and ``old`` are the positions of the images' values among all values of the line. ``types`` are all their types.
-    ``never_null`` are the positions of values that may not be null: where one is, the plugin has lost a NaN or infinity.
-    ``around`` is the text around the values.
-    """
-
-    tails: tuple[bytes, ...]
-    fixed_length: int
-    shape: Shape | None
-    converters: tuple[tuple[int, Callable[[bytes], bytes]], ...]
-    new: slice | list[int]
-    old: slice
-    types: frozenset[int]
-    never_null: tuple[int, ...]
-    table: tuple[str, str]
-    around: bytes
 
 
 class Wal2JsonDecoder:
@@ -84,8 +61,8 @@ class Wal2JsonDecoder:
         self._quoted_numbers = quoted_numbers
         self._encoding = "" if encoding == "utf-8" else encoding
         self._catalog = Catalog()
-        self._recent: dict[bytes, _Form] = {}  # action and head -> the form last seen with it
-        self._forms: dict[bytes, _Form] = {}  # the whole text around the values -> its form
+        self._recent: dict[bytes, Form] = {}  # action and head -> the form last seen with it
+        self._forms: dict[bytes, Form] = {}  # the whole text around the values -> its form
         self._asked: set[bytes] = set()  # forms for which the catalog has been looked up
         self._refused = b""  # the line whose values did not fit their types as they were known
         self._doubted: set[bytes] = (
@@ -158,20 +135,20 @@ class Wal2JsonDecoder:
         return Suppressed(cast("Action", action), *root, partition)
 
     def _row(self, line: bytes) -> Row | None:
-        parts = line.split(_VALUE)
+        parts = line.split(VALUE)
         head = parts[0]
         key = line[11:12] + head[head.find(b'"schema":') :]
         form = self._recent.get(key)
-        if form is not None and len(parts) == len(form.tails) + 1:
-            values = list(map(_removesuffix, parts[1:], form.tails))
-            if sum(map(len, values)) + form.fixed_length + len(head) != len(line):
+        if form is not None and len(parts) == len(form.tails):
+            values = list(map(_removesuffix, parts, form.tails))
+            if len(b"".join(values)) + form.fixed_length != len(line):
                 form = None
         else:
             form = None
         if form is None:
             form = self._form(key, line, parts)
             self._recent[key] = form
-            values = list(map(_removesuffix, parts[1:], form.tails))
+            values = list(map(_removesuffix, parts, form.tails))
         shape = form.shape
         if shape is None:
             return None
@@ -180,14 +157,17 @@ class Wal2JsonDecoder:
                 shape = self._lossy_shape(form, key)
                 break
         try:
-            for position, convert in form.converters:
-                values[position] = convert(values[position])
+            for position, old, convert in form.converters:
+                token = values[position]
+                values[position] = value = convert(token)
+                if old:  # mostly the column has not changed
+                    values[old] = value if values[old] == token else convert(values[old])
         except ValueFormatError:
             values = self._as_text(form, key, line, parts)
         new = form.new
         return shape, values[new] if type(new) is slice else [values[i] for i in new], values[form.old]
 
-    def _lossy_shape(self, form: _Form, key: bytes) -> Shape:
+    def _lossy_shape(self, form: Form, key: bytes) -> Shape:
         """The shape of a line with null in a NOT NULL column of numbers.
 
         The constraint may be gone since it was looked up: that is made sure of once a transaction.
@@ -207,7 +187,7 @@ class Wal2JsonDecoder:
             self._shapes.clear()
         return self._shapes.setdefault(shape, shape)
 
-    def _as_text(self, form: _Form, key: bytes, line: bytes, parts: list[bytes]) -> RowValues:
+    def _as_text(self, form: Form, key: bytes, line: bytes, parts: list[bytes]) -> RowValues:
         """The values of a line whose type was altered since (ALTER TYPE ... ADD ATTRIBUTE, say): what doesn't fit is its text.
 
         First the types are looked up once more.
@@ -218,13 +198,14 @@ class Wal2JsonDecoder:
             self._forms.clear()
             self._asked.add(form.around)
             raise UnknownTypeError(form.types, frozenset([form.table]))
-        values = list(map(_removesuffix, parts[1:], form.tails))
-        for position, convert in form.converters:
-            try:
-                values[position] = convert(values[position])
-            except ValueFormatError:
-                if values[position][:1] != b'"':
-                    raise self._broken("a value does not have its type's form") from None
+        values = list(map(_removesuffix, parts, form.tails))
+        for *positions, convert in form.converters:
+            for position in filter(None, positions):
+                try:
+                    values[position] = convert(values[position])
+                except ValueFormatError:
+                    if values[position][:1] != b'"':
+                        raise self._broken("a value does not have its type's form") from None
         return values
 
     def _forget_types(self) -> None:
@@ -245,9 +226,9 @@ class Wal2JsonDecoder:
             self._forms.clear()
             self._catalog = Catalog(self._catalog.types, {})
 
-    def _form(self, key: bytes, line: bytes, parts: list[bytes]) -> _Form:
+    def _form(self, key: bytes, line: bytes, parts: list[bytes]) -> Form:
         """The form of a line that does not look like the last one of its kind."""
-        tails = []
+        tails = [b""]
         for part in parts[1:]:
             token = _TOKEN.match(part)
             if token is None:
@@ -256,7 +237,7 @@ class Wal2JsonDecoder:
         around = key + b"\0".join(tails)
         form = self._forms.get(around)
         if form is None:
-            skeleton = self._parse(b"".join([parts[0], *(b',"value":null' + tail for tail in tails)]))
+            skeleton = self._parse(b"".join([parts[0], *(b',"value":null' + tail for tail in tails[1:])]))
             form = self._make_form(around, tuple(tails), skeleton, line)
             if not form.types.isdisjoint(self._catalog.types):
                 self._user_typed.append((key, around))
@@ -268,7 +249,7 @@ class Wal2JsonDecoder:
 
     def _make_form(
         self, around: bytes, tails: tuple[bytes, ...], skeleton: dict[str, Any], line: bytes
-    ) -> _Form:
+    ) -> Form:
         try:
             schema, table = _text(skeleton["schema"]), _text(skeleton["table"])
             new = [_column(column) for column in skeleton.get("columns", ())]
@@ -276,24 +257,23 @@ class Wal2JsonDecoder:
             key = tuple(_text(column["name"]) for column in skeleton.get("pk", ()))
         except (KeyError, TypeError) as error:
             raise self._broken("a row lacks a field or holds a wrong one") from error
-        if len(new) + len(old) != len(tails):
+        if len(new) + len(old) != len(tails) - 1:
             raise self._broken("a row has more or fewer values than columns")
         converters = self._converters(around, (schema, table), [oid for _, oid in new + old])
         self._asked.discard(around)
         info = self._catalog.tables[schema, table]
-        shape, positions = shape_of(_ACTIONS[line[11:12]], (schema, table), info, new, old, key)
+        types = self._catalog.types
+        shape, positions = shape_of(_ACTIONS[line[11:12]], (schema, table), info, new, old, key, types)
         in_scope = self._scope.covers((schema, table), (shape.schema, shape.table)) and (
             info is None or info.kind in "rp"
         )
-        return _Form(
+        return Form(
             tails,
-            sum(map(len, tails)) + len(_VALUE) * len(tails),
+            sum(map(len, tails)) + len(VALUE) * (len(tails) - 1),
             self._one(shape) if in_scope else None,
-            tuple((i, convert) for i, convert in enumerate(converters) if convert is not None)
-            if in_scope
-            else (),
-            positions,
-            slice(len(new), len(tails)),
+            paired(converters, new, old) if in_scope else (),
+            slice(1, len(new) + 1) if positions is None else [i + 1 for i in positions],
+            slice(len(new) + 1, len(tails)),
             frozenset(oid for _, oid in new + old),
             self._never_null(info, new + old) if in_scope else (),
             (schema, table),
@@ -304,14 +284,14 @@ class Wal2JsonDecoder:
         if info is None or self._quoted_numbers:
             return ()
         not_null = {column for column, _, is_not_null in info.columns if is_not_null}
-        return tuple(i for i, (name, oid) in enumerate(values) if oid in _MAY_BE_LOST and name in not_null)
+        return tuple(
+            i for i, (name, oid) in enumerate(values, start=1) if oid in _MAY_BE_LOST and name in not_null
+        )
 
-    def _converters(
-        self, around: bytes, name: tuple[str, str], oids: list[int]
-    ) -> list[Callable[[bytes], bytes] | None]:
+    def _converters(self, around: bytes, name: tuple[str, str], oids: list[int]) -> list[Converter | None]:
         """A converter for each value. A new form asks for the table again: its columns may be why the form is new."""
         missing: set[int] = set()
-        converters: list[Callable[[bytes], bytes] | None] = []
+        converters: list[Converter | None] = []
         for oid in oids:
             try:
                 converters.append(
