@@ -21,11 +21,16 @@ lint: setup ## ruff, mypy and the import contract
 
 check: lint test ## lint and test: what CI runs
 
-bench: setup ## measure the speed of the whole way
+bench: setup ## measure the speed of the whole way, its latency and its costs (10 minutes)
 	$(BIN)/python -m tests.bench
 
-wheel: setup ## dist/*.whl and dist/*.tar.gz
+profile: setup ## where the time goes on a recorded stream, by cProfile
+	$(BIN)/python -m tests.bench profile --rows 50000
+
+wheel: setup ## dist/: wheel, source archive, bill of materials (CycloneDX), manual page
 	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/python .ci/sbom.py dist
+	$(BIN)/python -m cdc_audit man >dist/cdc-audit.1
 
 clean: ## remove everything that these targets made
 	rm -rf .venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache .cache
@@ -34,4 +39,4 @@ clean: ## remove everything that these targets made
 setup:
 	@bash .ci/setup.sh
 
-.PHONY: help demo test lint check bench wheel clean setup
+.PHONY: help demo test lint check bench profile wheel clean setup

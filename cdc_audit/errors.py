@@ -45,10 +45,26 @@ class UnavailableError(CdcAuditError):
     exit_code = 69
 
 
+class LedgerMovedError(UnavailableError):
+    """A command appended to the ledger beside the daemon: it has to look at the ledger's end anew, then can go on."""
+
+
 class StreamError(CdcAuditError):
     """The replication stream broke its protocol or holds what this program doesn't know."""
 
     exit_code = 70
+
+
+class PoisonError(StreamError):
+    """One transaction can't be decoded, by the server or by this program, and trying again doesn't help for ever.
+
+    ``lsn`` is the position that names it: that of the change which fails, where the server says it, or else ``end_lsn``.
+    ``xid`` and ``end_lsn``, the position to resume after, are known when its beginning was received; 0 before.
+    """
+
+    def __init__(self, message: str, *, lsn: int = 0, xid: int = 0, end_lsn: int = 0) -> None:
+        super().__init__(message)
+        self.lsn, self.xid, self.end_lsn = lsn, xid, end_lsn
 
 
 class AnotherDaemonError(CdcAuditError):

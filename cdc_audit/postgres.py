@@ -17,7 +17,11 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cdc_audit.errors import CdcAuditError, NotPermittedError, SettingError, UnavailableError
 
-_SETTINGS = "-c timezone=UTC -c datestyle=ISO -c search_path=pg_catalog -c client_min_messages=warning"
+# The server's own keepalives: it soon ends the session of a client whose machine is gone, and frees its locks and slot.
+_SETTINGS = (
+    "-c timezone=UTC -c datestyle=ISO -c search_path=pg_catalog -c client_min_messages=warning "
+    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+)
 _DEFAULTS = {
     "client_encoding": "utf8",
     "connect_timeout": "5",
@@ -34,9 +38,27 @@ _NO_LOGIN = re.compile(
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 
+def parse_dsn(dsn: str) -> dict[str, str]:
+    """What a connection string says. Raises SettingError, which doesn't quote it as libpq's errors do: it may hold a password."""
+    try:
+        given = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
+        # An @ in a URL's password makes its rest part of the host's name, a slash part of the database's.
+        names = [given.get(key, "") for key in ("host", "port", "dbname")] if "://" in dsn[:13] else []
+        is_clear = not any("@" in name for name in names)
+    except psycopg.Error:
+        is_clear = False
+    if not is_clear:
+        raise SettingError(
+            "a connection string ([source] or [audit] dsn) can't be read",
+            remedy="quote what is not a plain word (password='...'), in a URL percent-encode it (@ is %40, / is %2F); "
+            "or leave the password to ~/.pgpass",
+        )
+    return given
+
+
 def conninfo(dsn: str, *, application_name: str, settings: str = _SETTINGS) -> str:
-    """The DSN with our defaults put under what it says itself; its own ``options`` come after ours."""
-    given = {key: str(value) for key, value in conninfo_to_dict(dsn).items() if value is not None}
+    """The DSN with our defaults put under what it says itself; its own ``options`` come after ours. Raises SettingError."""
+    given = parse_dsn(dsn)
     given["options"] = f"{settings} {given.get('options', '')}".strip()
     return make_conninfo(**{**_DEFAULTS, "application_name": application_name, **given})
 

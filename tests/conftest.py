@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from tests.support.databases import Databases, new_databases
+from tests.support.object_store import ObjectStore
 from tests.support.servers import Server, new_server, place
 
 _KEPT = {"CDC_AUDIT_TEST_PG", "CDC_AUDIT_TEST_ROWS", "CDC_AUDIT_TEST_PG_MAJOR", "CDC_AUDIT_PG_BIN"}
 
-# Whatever the developer's shell says about databases must not reach a test or a process that a test starts.
+# Whatever the developer's shell says about databases and buckets must not reach a test or a process that a test starts.
 for _name in list(os.environ):
-    if _name.startswith(("CDC_AUDIT_", "PG")) and _name not in _KEPT:
+    if _name.startswith(("CDC_AUDIT_", "PG", "AWS_")) and _name not in _KEPT:
         del os.environ[_name]
 for _name in ("CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC"):
     os.environ.pop(_name, None)
@@ -32,6 +33,22 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest file first, so that of two processes neither waits for the other at the end."""
     items.sort(key=lambda item: "test_exactly_once" not in item.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the tables whose rows tests have left by ``record_property("table", (title, header, row))``."""
+    tables: dict[tuple[str, tuple[str, ...]], list[tuple[str, ...]]] = {}
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "table":
+                title, header, row = value
+                tables.setdefault((title, tuple(header)), []).append(tuple(row))
+    for (title, header), rows in tables.items():
+        terminalreporter.section(title)
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        for row in (header, *sorted(rows)):
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            terminalreporter.write_line("  ".join(cells).rstrip())
 
 
 def _running(name: str) -> Iterator[Server]:
@@ -53,6 +70,17 @@ def source_cluster() -> Iterator[Server]:
 def audit_cluster() -> Iterator[Server]:
     """The run's audit server. Don't stop or reconfigure it: ``private_cluster`` is for that."""
     yield from _running("audit")
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[ObjectStore]:
+    """The run's S3 server; take a bucket of the test's own."""
+    store = ObjectStore()
+    try:
+        store.start()
+        yield store
+    finally:
+        store.remove()
 
 
 @pytest.fixture

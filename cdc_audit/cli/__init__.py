@@ -12,7 +12,7 @@ import traceback
 
 import click
 
-from cdc_audit import __version__
+from cdc_audit import __version__, failpoint
 from cdc_audit.errors import CdcAuditError
 
 # Subcommand -> its one line of help. The modules are imported only when called, so that --help stays fast.
@@ -21,12 +21,17 @@ _COMMANDS = {
     "run": "The daemon: from the slot to the audit database.",
     "demo": "Two throw-away PostgreSQL servers, an application at work, and its audit trail.",
     "doctor": "Check every precondition and print the remedy of each that fails.",
+    "config": "Show the configuration and where each value comes from, or print an example of it.",
     "slot": "Create, show, drop, recreate or advance the replication slot.",
     "schema": "Migrate the audit schema, show its state, make partitions.",
     "source": "Install or uninstall the source's functions; look after its tables.",
     "log": "Who changed what, newest first.",
     "verify": "Is the trail still what the daemon wrote? Names what was altered, removed or inserted.",
+    "quarantine": "Go on past a transaction that can't be decoded, and record that it is missing.",
+    "erase": "Erase a person's values from the trail; the proof stays whole.",
     "key": "Make, show and replace the key that blocks are signed with.",
+    "completion": "Print what makes bash, zsh or fish complete commands and options.",
+    "man": "Print the manual page.",
 }
 
 
@@ -55,6 +60,7 @@ def cdc_audit() -> None:
 
     Example: cdc-audit init && cdc-audit run
     """
+    failpoint.arm()
 
 
 def main() -> None:

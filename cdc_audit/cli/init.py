@@ -14,7 +14,9 @@ from cdc_audit.postgres import connect
 from cdc_audit.schema import migrate, partitions
 from cdc_audit.sink import ledger
 from cdc_audit.sink.signing import load_signer
-from cdc_audit.source import facts, install, slot, tables
+from cdc_audit.source import facts, hardening, install, slot, tables
+
+_HARDEN = "to have it in the trail: cdc-audit source install --harden"
 
 
 @click.command("init")
@@ -48,6 +50,11 @@ def _source_functions(config: Config, source: psycopg.Connection) -> None:
     role = migrate.login_of(config.source.dsn)
     before = install.install(source, prefix=config.context.prefix, daemon_role=role)
     click.echo("source functions: " + ("installed in schema cdc_audit" if before is None else "up to date"))
+    hardened = hardening.found(source)
+    if hardened.broken:
+        click.echo(f"DDL: event triggers are gone or disabled: {', '.join(hardened.broken)}; {_HARDEN}")
+    else:
+        click.echo("DDL: " + ("told by event triggers" if hardened.was_hardened else f"not told; {_HARDEN}"))
 
 
 def _slot_and_ledger(

@@ -66,6 +66,8 @@ def command(
     Notes say how far the user can be believed, unless the context is signed, and what a row lacks: suppressed
     (no row images at all), partial (no full old image), lossy.
 
+    Personal values are shown, or [erased]; to a role that may not read personal_values, as the commitments that rows hold.
+
     Exit codes: 0 done, 2 usage, 69 the audit database is away, 77 the role may not read, 78 configuration.
     """
     now = datetime.now(UTC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 
@@ -18,6 +19,7 @@ from cdc_audit.ops.metrics import Metrics
 from cdc_audit.ops.server import Server
 from cdc_audit.ops.watch import Watch
 from cdc_audit.pipeline.daemon import Daemon
+from cdc_audit.sink.redaction import load_redaction
 from cdc_audit.sink.signing import load_signer
 
 
@@ -45,6 +47,7 @@ def command(context: click.Context, config: Config, check: bool, accept_gap: str
     require_dsn(config.source.dsn, "source")
     require_dsn(config.audit.dsn, "audit")
     load_signer(config.ledger.signing_key_file)
+    load_redaction(config.redact)
     if check:
         click.echo("the configuration is valid")
         return
@@ -53,12 +56,22 @@ def command(context: click.Context, config: Config, check: bool, accept_gap: str
         version=__version__, psycopg_implementation=psycopg.pq.__impl__, source=config.source.name
     )
     watch = Watch(metrics, heartbeat_interval=config.ledger.heartbeat_interval)
+    watch.informed(
+        "started",
+        version=__version__,
+        source=config.source.name,
+        slot=config.source.slot,
+        plugin=config.source.plugin,
+    )
     server = Server(config.metrics.listen, metrics, watch) if config.metrics.listen else None
     try:
         if server is not None:
             host, port = server.start()
             watch.informed("listening", host=host, port=port)
         daemon = Daemon(config, watch, accept_gap=accept_gap, waits=not no_standby)
+        # What is there now stays, and rows make no cycles: looking for some every 700 objects costs 3 % of the time.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 20)
         asyncio.run(_serve(daemon, watch, context))
     except CdcAuditError as error:
         watch.warned("stopped", reason=error.message, remedy=error.remedy)
@@ -84,11 +97,11 @@ async def _serve(daemon: Daemon, watch: Watch, context: click.Context) -> None:
         notify.reloading()
         try:
             config = load_config(context.params.get("config_file"))
+            daemon.reload(config)
         except CdcAuditError as error:
             watch.warned("reload_refused", reason=error.message)
         else:
             log.set_level(config.log.level)
-            daemon.reload(config)
             watch.informed("reloaded")
         notify.ready()
 

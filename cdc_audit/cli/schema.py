@@ -28,8 +28,11 @@ def command() -> None:
     "migrate",
     epilog="Example: CDC_AUDIT_AUDIT_ADMIN_DSN='host=audit user=postgres' cdc-audit schema migrate",
 )
+@click.option(
+    "--print-sql", is_flag=True, help="Only print what would be run, for psql -1 -f by a superuser."
+)
 @with_config
-def migrate_command(config: Config) -> None:
+def migrate_command(config: Config, *, print_sql: bool) -> None:
     """Make or update schema, roles, tables and partitions. Can be repeated; never changes a row.
 
     Needs a superuser, or a role with CREATEROLE that may create schemas. The role of [audit] dsn is made a
@@ -37,6 +40,9 @@ def migrate_command(config: Config) -> None:
     """
     schema = config.audit.audit_schema
     with _connection(config) as connection:
+        if print_sql:
+            click.echo(migrate.script(connection, schema, migrate.login_of(config.audit.dsn)), nl=False)
+            return
         applied = migrate.migrate(connection, schema, migrate.login_of(config.audit.dsn))
     for name in applied:
         click.echo(f"applied {name}")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Literal, NamedTuple, ParamSpec, TypeVar, cast
 
 import click
 from pydantic import ValidationError
@@ -24,10 +24,12 @@ from pydantic_settings import (
 
 from cdc_audit.config import Audit, Batch, Config, Context, Ledger, Log, Metrics, Redact, Source
 from cdc_audit.errors import SettingError
+from cdc_audit.postgres import parse_dsn
 
 DEFAULT_FILES = (Path("cdc-audit.toml"), Path("/etc/cdc-audit/cdc-audit.toml"))
 _PREFIX = "CDC_AUDIT_"
 _SECTIONS = tuple(Config.model_fields)
+_LISTS = {"tables", "exclude", "anchors", "personal_context"}  # comma-separated in the environment
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -42,7 +44,7 @@ def load_config(file: Path | None, flags: Mapping[str, Mapping[str, object]] | N
         raise SettingError(
             f"configuration file {file} does not exist", remedy="correct --config or CDC_AUDIT_CONFIG"
         )
-    found = file or next((path for path in DEFAULT_FILES if path.is_file()), None)
+    found = _found(file)
     try:
         given: dict[str, Any] = dict(flags or {})
         return Config.model_validate(_layers(found)(**given).model_dump(by_alias=True))
@@ -54,8 +56,35 @@ def load_config(file: Path | None, flags: Mapping[str, Mapping[str, object]] | N
         raise SettingError(f"cannot read {error.filename}: {error.strerror}") from error
 
 
+class Given(NamedTuple):
+    """A value that somebody gave: by which means, and under which name of that (a file, a variable, a flag)."""
+
+    section: str
+    key: str
+    value: Any
+    means: Literal["file", "credential", "environment", "flag"]
+    name: str
+
+
+def given(parameters: Mapping[str, Any]) -> list[Given]:
+    """All that was given, what wins last. ``parameters`` are those of a command ``with_config``, which has read the same."""
+    file, flags = _file_and_flags(dict(parameters))
+    path = _found(file)
+    sections = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
+    values = [
+        Given(section, key, value, "file", str(path))
+        for section, keys in sections.items()
+        for key, value in keys.items()
+    ]
+    values += [*_from_secret_files(), *_from_environment()]
+    for name, (section, key, _) in FLAGS.items():
+        if key in flags.get(section, {}):
+            values.append(Given(section, key, flags[section][key], "flag", f"--{name.replace('_', '-')}"))
+    return values
+
+
 # Flag -> section and key: what most commands need without any file.
-_FLAGS = {
+FLAGS = {
     "source_dsn": ("source", "dsn", "The source database ([source] dsn)."),
     "audit_dsn": ("audit", "dsn", "The audit database ([audit] dsn)."),
     "slot_name": ("source", "slot", "The replication slot ([source] slot)."),
@@ -70,15 +99,11 @@ def with_config(function: Callable[Concatenate[Config, _P], _R]) -> Callable[_P,
 
     @functools.wraps(function)
     def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        file = cast("Path | None", kwargs.pop("config_file", None))
-        flags: dict[str, dict[str, object]] = {}
-        for name, (section, key, _) in _FLAGS.items():
-            if (value := kwargs.pop(name, None)) is not None:
-                flags.setdefault(section, {})[key] = value
+        file, flags = _file_and_flags(kwargs)
         return function(load_config(file, flags), *args, **kwargs)
 
     command: Callable[_P, _R] = wrapped
-    for name, (_, _, text) in reversed(_FLAGS.items()):
+    for name, (_, _, text) in reversed(FLAGS.items()):
         command = click.option(f"--{name.replace('_', '-')}", name, metavar="TEXT", help=text)(command)
     return click.option(
         "--config",
@@ -89,14 +114,67 @@ def with_config(function: Callable[Concatenate[Config, _P], _R]) -> Callable[_P,
     )(command)
 
 
+def flags_of(parameters: Mapping[str, Any]) -> list[str]:
+    """The same flags again, for another command ``with_config``."""
+    names = {"config_file": "--config", **{name: f"--{name.replace('_', '-')}" for name in FLAGS}}
+    return [
+        part for name, flag in names.items() if parameters.get(name) for part in (flag, str(parameters[name]))
+    ]
+
+
 def require_dsn(dsn: str, section: str) -> str:
-    """The DSN, or a SettingError that says how to give one."""
+    """The DSN, or a SettingError that says how to give one, or that it can't be read."""
     if not dsn:
         raise SettingError(
             f"[{section}] dsn is not set",
             remedy=f"set CDC_AUDIT_{section.upper()}_DSN or the key dsn in section [{section}] of cdc-audit.toml",
         )
+    parse_dsn(dsn)
     return dsn
+
+
+def _found(file: Path | None) -> Path | None:
+    return file or next((path for path in DEFAULT_FILES if path.is_file()), None)
+
+
+def _file_and_flags(parameters: dict[str, Any]) -> tuple[Path | None, dict[str, dict[str, object]]]:
+    """Take what ``with_config`` has added out of a command's parameters."""
+    file = cast("Path | None", parameters.pop("config_file", None))
+    flags: dict[str, dict[str, object]] = {}
+    for name, (section, key, _) in FLAGS.items():
+        if (value := parameters.pop(name, None)) is not None:
+            flags.setdefault(section, {})[key] = value
+    return file, flags
+
+
+def _by_section(values: Iterable[Given]) -> dict[str, Any]:
+    sections: dict[str, dict[str, Any]] = {}
+    for one in values:
+        sections.setdefault(one.section, {})[one.key] = one.value
+    return sections
+
+
+def _from_secret_files() -> Iterator[Given]:
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    for section in _SECTIONS:
+        for key in _keys(section):
+            name = f"{_PREFIX}{section}_{key}".upper() + "_FILE"
+            path = Path(os.environ[name]) if os.environ.get(name) else None
+            if path is None and directory and (Path(directory) / f"{section}_{key}").is_file():
+                path = Path(directory) / f"{section}_{key}"
+            if path is not None:
+                yield Given(section, key, path.read_text(encoding="utf-8").strip(), "credential", str(path))
+
+
+def _from_environment() -> Iterator[Given]:
+    for name, value in os.environ.items():
+        section, _, key = name.removeprefix(_PREFIX).lower().partition("_")
+        if not name.startswith(_PREFIX) or section not in _SECTIONS or not key or not value:
+            continue
+        if key.endswith("_file") and key.removesuffix("_file") in _keys(section):
+            continue
+        parts = [part.strip() for part in value.split(",")]
+        yield Given(section, key, parts if key in _LISTS else value, "environment", name)
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
@@ -107,17 +185,7 @@ class _SecretFiles(PydanticBaseSettingsSource):
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        values: dict[str, dict[str, str]] = {}
-        directory = os.environ.get("CREDENTIALS_DIRECTORY")
-        for section in _SECTIONS:
-            for key in _keys(section):
-                name = f"{_PREFIX}{section}_{key}".upper() + "_FILE"
-                path = Path(os.environ[name]) if os.environ.get(name) else None
-                if path is None and directory and (Path(directory) / f"{section}_{key}").is_file():
-                    path = Path(directory) / f"{section}_{key}"
-                if path is not None:
-                    values.setdefault(section, {})[key] = path.read_text(encoding="utf-8").strip()
-        return values
+        return _by_section(_from_secret_files())
 
 
 class _Environment(PydanticBaseSettingsSource):
@@ -128,18 +196,7 @@ class _Environment(PydanticBaseSettingsSource):
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        values: dict[str, dict[str, Any]] = {}
-        for name, value in os.environ.items():
-            section, _, key = name.removeprefix(_PREFIX).lower().partition("_")
-            if not name.startswith(_PREFIX) or section not in _SECTIONS or not key or not value:
-                continue
-            if key.endswith("_file") and key.removesuffix("_file") in _keys(section):
-                continue
-            is_list = key in {"tables", "exclude", "anchors"}
-            values.setdefault(section, {})[key] = (
-                [part.strip() for part in value.split(",")] if is_list else value
-            )
-        return values
+        return _by_section(_from_environment())
 
 
 def _keys(section: str) -> tuple[str, ...]:

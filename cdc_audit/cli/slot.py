@@ -8,6 +8,7 @@ import click
 import orjson
 from psycopg import Connection
 
+from cdc_audit import failpoint
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import CheckFailedError, SettingError, UsageError
@@ -172,6 +173,7 @@ def _record_gap(
     if last is None:
         click.echo("the ledger is empty, so nothing is missing from it; it begins with: cdc-audit init")
         return
+    failpoint.reached("slot-moved")
     signer = load_signer(config.ledger.signing_key_file)
     state = _state(config, cluster, found.confirmed_flush_lsn)
     blocks = resume(last, state, plugin=found.plugin, accept_gap=reason).blocks

@@ -15,8 +15,8 @@ from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import UsageError
 from cdc_audit.postgres import connect
+from cdc_audit.source import hardening, publication
 from cdc_audit.source import install as installation
-from cdc_audit.source import publication
 from cdc_audit.source import tables as source_tables
 from cdc_audit.source.tables import TableState
 
@@ -41,25 +41,33 @@ def command() -> None:
 @click.option(
     "--revoke-emit", is_flag=True, help="Also take pg_logical_emit_message from PUBLIC (as a superuser)."
 )
+@click.option(
+    "--harden", is_flag=True, help="That, and event triggers that tell the trail of DDL (as a superuser)."
+)
 @click.option("--print-sql", is_flag=True, help="Only print what would be run.")
 @with_config
 def install(
-    config: Config, guc: str | None, patterns: Sequence[str], revoke_emit: bool, print_sql: bool
+    config: Config, guc: str | None, patterns: Sequence[str], revoke_emit: bool, harden: bool, print_sql: bool
 ) -> None:
     """Install or upgrade schema cdc_audit: set_context, log_event, and the key that signs. Can be repeated.
 
     With --guc an application that calls set_config('app.current_user', '{"user_id": "u42"}', true) needs no
     change: a trigger on each table sends the setting as context, once a transaction.
 
+    With --harden DDL leaves rows in the trail, too, and the daemon warns of what would hide changes from it.
+
     Example: cdc-audit source install --guc app.current_user --tables 'shop.*'
     """
     if patterns and not guc:
         raise UsageError("--tables needs --guc: it says on which tables that setting is sent")
+    if print_sql and (guc or revoke_emit):
+        raise UsageError("--print-sql prints the installation and --harden, not --guc or --revoke-emit")
     role = daemon_role(config)
     with _source(config) as source:
         if print_sql:
             version = source.info.server_version
-            click.echo(installation.script(version, prefix=config.context.prefix, daemon_role=role), nl=False)
+            text = installation.script(version, prefix=config.context.prefix, daemon_role=role, harden=harden)
+            click.echo(text, nl=False)
             return
         before = installation.install(source, prefix=config.context.prefix, daemon_role=role)
         click.echo("schema cdc_audit " + ("installed" if before is None else "was there: brought up to date"))
@@ -70,8 +78,12 @@ def install(
                 source, guc, _patterns(patterns) or config.source.tables, config.source.exclude
             )
             _report(done, f"send {guc} as context")
-        if revoke_emit:
+        if harden:
+            installation.harden(source)
+            click.echo("event triggers tell the trail of DDL: " + ", ".join(hardening.EVENT_TRIGGERS))
+        elif revoke_emit:
             installation.revoke_emit(source)
+        if harden or revoke_emit:
             click.echo("EXECUTE on pg_logical_emit_message revoked from PUBLIC")
 
 

@@ -15,6 +15,7 @@ from cdc_audit.config import Config
 from cdc_audit.errors import CheckFailedError, IncompleteEvidenceError, SettingError, UsageError
 from cdc_audit.seal import proof
 from cdc_audit.seal.signature import key_id
+from cdc_audit.trail.anchor_sources import parse_source, read_source
 from cdc_audit.trail.verify import Report, Request, reading, verify
 from cdc_audit.trail.verify_anchors import Anchors
 from cdc_audit.trail.verify_proof import prove
@@ -33,8 +34,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     help="A public key that you trust; all that the ledger was signed with, oldest first or not.",
 )
 @click.option(
-    "--anchor", "anchor_files", type=_FILE, multiple=True, help="A file of anchors, out of their reach."
+    "--anchor",
+    "sources",
+    metavar="FILE|URL",
+    multiple=True,
+    help="Anchors, out of their reach: a file, s3://bucket/prefix, or https://... that gives back its lines.",
 )
+@click.option("--anchor-token-file", type=_FILE, help="The reader's own bearer token for https anchors.")
 @click.option(
     "--since", metavar="BLOCK|TIME", default="", help="From this block on, or from the first since a time."
 )
@@ -50,7 +56,8 @@ def command(
     config: Config,
     *,
     key_files: Sequence[Path],
-    anchor_files: Sequence[Path],
+    sources: Sequence[str],
+    anchor_token_file: Path | None,
     since: str,
     jobs: int,
     as_json: bool,
@@ -62,6 +69,9 @@ def command(
 
     Bring keys and anchors of your own: what the audit database says about itself is what is in doubt. Without a public key a
     rewritten ledger can't be told from the true one; without an anchor a tail that was cut off, or an older state, can't.
+    An anchor's bucket is read with all versions of its objects; what was overwritten or deleted there is told.
+
+    Personal values that cdc-audit erase has erased are counted; one that is gone without its erasure block is named.
 
     Give a role that has audit_admin by --dsn (or CDC_AUDIT_AUDIT_ADMIN_DSN); leave the password to ~/.pgpass.
 
@@ -79,22 +89,20 @@ def command(
         with reading(chosen, schema) as connection:
             click.echo(proof.write(prove(connection, schema, row_id)), nl=False)
         return
-    anchors = _read_anchors(anchor_files, schema, keys)
+    anchors = _read_anchors(sources, anchor_token_file, schema, keys)
     report = verify(chosen, schema, Request(keys, anchors, since, jobs), _Progress(as_json).show)
-    click.echo(_json(report) if as_json else _text(report, keys, anchors))
+    click.echo(_json(report, anchors) if as_json else _text(report, keys, anchors))
     _raise(report)
 
 
-def _read_anchors(files: Sequence[Path], schema: str, keys: dict[str, bytes]) -> Anchors | None:
-    if not files:
+def _read_anchors(
+    sources: Sequence[str], token_file: Path | None, schema: str, keys: dict[str, bytes]
+) -> Anchors | None:
+    if not sources:
         return None
     anchors = Anchors(schema, keys)
-    for file in files:
-        try:
-            with file.open("rb") as lines:
-                anchors.read(lines, str(file))
-        except OSError as error:
-            raise IncompleteEvidenceError(f"anchor {file}: {error.strerror}") from error
+    for source in list(map(parse_source, sources)):
+        read_source(anchors, source, str(token_file or ""))
     return anchors
 
 
@@ -125,6 +133,11 @@ def _text(report: Report, keys: dict[str, bytes], anchors: Anchors | None) -> st
         lines.append("no anchors given: a tail that was cut off can't be seen")
     else:
         lines.append(f"anchored blocks: {report.anchored:,} of {len(anchors.hashes):,} anchors")
+        lines += anchors.notes
+    if report.erasures:
+        lines.append(
+            f"erased: {report.erased_values:,} values in {report.erased_rows:,} rows by {report.erasures:,} erasure blocks"
+        )
     lines += map(str, report.findings)
     if report.uncounted:
         lines.append(f"and {report.uncounted:,} more")
@@ -133,7 +146,7 @@ def _text(report: Report, keys: dict[str, bytes], anchors: Anchors | None) -> st
     return "\n".join(lines)
 
 
-def _json(report: Report) -> str:
+def _json(report: Report, anchors: Anchors | None) -> str:
     code = 1 if report.findings else 3 if report.missing else 0
     shown = {
         "exit_code": code,
@@ -141,6 +154,7 @@ def _json(report: Report) -> str:
         **report._asdict(),
         "last_hash": report.last_hash.hex(),
         "findings": [one._asdict() for one in report.findings],
+        "anchor_notes": anchors.notes if anchors else [],
     }
     return orjson.dumps(shown).decode()
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from cdc_audit.errors import NotPermittedError
 from cdc_audit.ops.check import Check, Outcome, Session
+from cdc_audit.ops.privilege_checks import privilege_checks
 from cdc_audit.schema import migrate
 from cdc_audit.schema import partitions as migrated
 from cdc_audit.schema.migrate import quoted
@@ -50,6 +52,19 @@ def version(session: Session) -> Outcome:
     return Outcome("ok", f"PostgreSQL {server.version}")
 
 
+def encoding(session: Session) -> Outcome:
+    """Every character that the source can hold can be stored."""
+    found = session.rows("audit", "settings", names=["server_encoding"])[0].setting
+    if found != "UTF8":
+        return Outcome(
+            "fail",
+            f"the audit database's encoding is {found}: the first character that it lacks stops the trail",
+            f"createdb --template=template0 --encoding=UTF8 {session.audit.info.dbname}_utf8\n"
+            "let [audit] dsn name that one",
+        )
+    return Outcome("ok", "the audit database's encoding is UTF8")
+
+
 def schema(session: Session) -> Outcome:
     """The audit schema is there, at the program's version."""
     name = session.config.audit.audit_schema
@@ -76,13 +91,13 @@ def writer_rights(session: Session) -> Outcome:
         return Outcome(
             "warn",
             f"role {rights.role} is a superuser: whoever takes over the daemon can rewrite the trail",
-            "create role cdc_audit_writer login in role audit_writer; and let [audit] dsn use it",
+            "create role cdc_audit_writer login in role audit_writer;\nlet [audit] dsn use it",
         )
     if rights.missing:
         return Outcome(
             "fail",
             f"role {rights.role} lacks rights it needs: {', '.join(rights.missing)}",
-            f"grant audit_writer to {quoted(rights.role)};",
+            _grants(name, rights.missing),
         )
     if rights.is_owner:
         return Outcome(
@@ -94,16 +109,27 @@ def writer_rights(session: Session) -> Outcome:
         return Outcome(
             "warn",
             f"role {rights.role} may do more than add to the trail: {', '.join(rights.too_much[:10])}",
-            _revokes(name, rights.role, rights.too_much),
+            _revokes(name, rights),
         )
     return Outcome("ok", f"role {rights.role} may add to the trail and read the ledger, nothing else")
 
 
-def _revokes(schema_name: str, role: str, too_much: list[str]) -> str:
-    tables = sorted({entry.partition(": ")[0] for entry in too_much})[:10]
-    taken = ("SELECT, " if "ledger" not in tables else "") + "UPDATE, DELETE, TRUNCATE, TRIGGER"
-    listed = ", ".join(f"{quoted(schema_name)}.{quoted(table)}" for table in tables)
-    return f"revoke {taken} on {listed} from {quoted(role)}; (and from the roles that it is a member of)"
+def _grants(schema_name: str, missing: list[str]) -> str:
+    """What the role should have as a member of audit_writer, which that has lost."""
+    rights = (entry.partition(": ") for entry in missing)
+    return "\n".join(
+        f"grant {right} on {quoted(schema_name)}.{quoted(table)} to audit_writer;"
+        for table, _, right in rights
+    )
+
+
+def _revokes(schema_name: str, rights: Any) -> str:
+    """Take away what is too much. What comes by membership in roles of the site's own, the check of grants names."""
+    lines = [f"revoke {quoted(broad)} from {quoted(rights.role)};" for broad in rights.too_broad]
+    for entry in rights.too_much:
+        table, _, right = entry.partition(": ")
+        lines.append(f"revoke {right} on {quoted(schema_name)}.{quoted(table)} from {quoted(rights.role)};")
+    return "\n".join(lines)
 
 
 def triggers(session: Session) -> Outcome:
@@ -113,8 +139,9 @@ def triggers(session: Session) -> Outcome:
     if open_ones:
         return Outcome(
             "fail",
-            f"triggers that refuse changes are missing or not ENABLE ALWAYS on {', '.join(open_ones[:10])}",
-            "cdc-audit schema migrate; then cdc-audit verify, and find out who disabled them",
+            f"triggers that refuse changes are missing or not ENABLE ALWAYS on {', '.join(open_ones[:10])}; find out "
+            "who did that, and run cdc-audit verify",
+            "cdc-audit schema migrate",
         )
     return Outcome(
         "ok", f"UPDATE, DELETE and TRUNCATE are refused on all {len(tables)} tables, in every session"
@@ -133,7 +160,7 @@ def partitions(session: Session) -> Outcome:
         return Outcome(
             "warn",
             f"partitions not made yet: {', '.join(missing)}; rows would go to the default partition",
-            "cdc-audit schema partitions",
+            "cdc-audit schema partitions --ahead 3",
         )
     return Outcome("ok", f"partitions {wanted[0]} and {wanted[1]} are there")
 
@@ -147,7 +174,7 @@ def durability(session: Session) -> Outcome:
         return Outcome(
             "warn",
             f"{' and '.join(off)} off: a crash of the audit server can lose rows that were acknowledged",
-            "; ".join(f"alter system set {name} = on" for name in off) + "; select pg_reload_conf()",
+            "\n".join([*(f"alter system set {name} = on;" for name in off), "select pg_reload_conf();"]),
         )
     if any(row.name == "synchronous_commit" and row.setting == "off" for row in rows):
         return Outcome("info", "synchronous_commit is off for this role; the daemon sets it for itself")
@@ -161,8 +188,10 @@ def audit_checks() -> list[Check]:
         Check("audit_reachable", "audit", reachable, ("audit_dsn",)),
         Check("audit_version", "audit", version, ("audit_reachable",)),
         Check("audit_durability", "audit", durability, ("audit_reachable",)),
+        Check("audit_encoding", "audit", encoding, ("audit_reachable",)),
         Check("audit_schema", "audit", schema, ("audit_version",)),
         Check("audit_writer", "audit", writer_rights, ("audit_schema",)),
         Check("audit_triggers", "audit", triggers, ("audit_schema",)),
         Check("audit_partitions", "audit", partitions, ("audit_schema",)),
+        *privilege_checks(),
     ]

@@ -20,17 +20,23 @@ Side: TypeAlias = Literal["source", "audit"]
 
 
 class Outcome(NamedTuple):
-    """What a check found: ``message`` says what it means, ``remedy`` the command or SQL that mends it."""
+    """What a check found: ``message`` says what it means, ``remedy`` what mends it, to be taken literally.
+
+    A line of ``remedy`` that ends with a semicolon is SQL, for an administrator of the check's side; one that begins with
+    "cdc-audit" is a command; any other is a step in words, "or ..." another way.
+    """
 
     status: Status
     message: str
     remedy: str = ""
+    side: Side | None = None  # where it isn't the check's
 
 
 class Result(NamedTuple):
     """A check's outcome under its name, which is stable."""
 
     name: str
+    side: Side
     status: Status
     message: str
     remedy: str
@@ -62,8 +68,12 @@ class Session:
 
     def rows(self, side: Side, name: str, **parameters: object) -> list[Any]:
         """The rows, as named tuples, of a statement of ``sql/doctor.sql``."""
+        return self.rows_on(self.connections[side], name, **parameters)
+
+    def rows_on(self, connection: Connection, name: str, **parameters: object) -> list[Any]:
+        """The same on a connection of the check's own."""
         statement: LiteralString = named_sql("cdc_audit.ops", "sql/doctor.sql")[name]
-        with self.connections[side].cursor(row_factory=namedtuple_row) as cursor:
+        with connection.cursor(row_factory=namedtuple_row) as cursor:
             return list(cursor.execute(statement, parameters).fetchall())
 
     def row(self, side: Side, name: str, **parameters: object) -> Any:
@@ -109,7 +119,7 @@ def run_checks(checks: Sequence[Check], session: Session) -> Iterator[Result]:
             outcome = _outcome(check, session)
         if outcome.status in {"fail", "skip"}:
             stuck[check.name] = outcome.status
-        yield Result(check.name, *outcome)
+        yield Result(check.name, outcome.side or check.side, *outcome[:3])
 
 
 def _outcome(check: Check, session: Session) -> Outcome:

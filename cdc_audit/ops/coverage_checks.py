@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from psycopg.sql import Identifier
 
+from cdc_audit.decode.scope import Scope
 from cdc_audit.ops.check import Check, Outcome, Session
+from cdc_audit.seal.redact import Redaction
 from cdc_audit.source import publication, tables
 from cdc_audit.source.tables import TableState
 
@@ -63,6 +65,42 @@ def unlogged(session: Session) -> Outcome:
     return Outcome("ok", "no table in scope is unlogged")
 
 
+def partitioned(session: Session) -> Outcome:
+    """Rows of a partitioned table are all on this server."""
+    source = session.config.source
+    scope = Scope(source.tables, source.exclude)
+    rows = session.rows("source", "foreign_partitions")
+    found = [row.leaf for row in rows if scope.covers((row.root_schema, row.root_table))]
+    if found:
+        return Outcome(
+            "warn",
+            f"partitions that are foreign tables, whose changes are in another server's WAL: {', '.join(found[:_MOST_NAMED])}",
+            "audit the server that holds them, by a daemon of its own",
+        )
+    roots = sum(state.kind == "partitioned" for state in _tables(session))
+    return Outcome("ok", f"all partitions of the {roots} partitioned tables in scope are on this server")
+
+
+def personal_keys(session: Session) -> Outcome:
+    """No value that is to be erased one day names a record."""
+    redact = session.config.redact
+    redaction = Redaction(redact.rules)
+    found = [
+        f"{state.name} ({column})"
+        for state in _tables(session)
+        for column in state.primary_key
+        if redaction.mode(state.schema, state.table, column) == "personal"
+    ]
+    if found and not redact.hmac_key_file:
+        named = ", ".join(found[:_MOST_NAMED])
+        return Outcome(
+            "info",
+            f"keys name their records in every row and can't be erased: mode personal leaves them as they are, in {named}",
+            "let [redact] hmac_key_file name a key, and they are hashed; or give them the mode keep",
+        )
+    return Outcome("ok", "no key is personal and readable")
+
+
 def publications(session: Session) -> Outcome:
     """What pgoutput sends, the publications hold: they are in step with the tables, and no application's UPDATE fails for them."""
     source = session.config.source
@@ -87,6 +125,8 @@ def coverage_checks() -> list[Check]:
         Check("tables_without_identity", "source", identity, there),
         Check("tables_without_full_images", "source", full_images, there),
         Check("tables_unlogged", "source", unlogged, there),
+        Check("tables_partitioned", "source", partitioned, there),
+        Check("personal_keys", "source", personal_keys, there),
         Check("publications", "source", publications, there),
     ]
 

@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 
 from cdc_audit.config import Config
+from cdc_audit.ops.anchor_checks import anchor_checks
 from cdc_audit.ops.audit_checks import audit_checks
 from cdc_audit.ops.check import Result, Session, run_checks
+from cdc_audit.ops.connection_checks import connection_checks
+from cdc_audit.ops.host_checks import host_checks
 from cdc_audit.ops.pair_checks import pair_checks
 from cdc_audit.ops.source_checks import source_checks
 
@@ -16,6 +19,16 @@ def diagnose(config: Config, *, clock: Callable[[], float] = time.time) -> Itera
     """The results, each as soon as it is known. A database that is away is a failed check."""
     session = Session(config, clock)
     try:
-        yield from run_checks([*source_checks(config), *audit_checks(), *pair_checks()], session)
+        yield from run_checks(
+            [
+                *source_checks(config),
+                *audit_checks(),
+                *connection_checks(),
+                *pair_checks(),
+                *host_checks(),
+                *anchor_checks(config),
+            ],
+            session,
+        )
     finally:
         session.close()

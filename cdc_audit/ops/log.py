@@ -21,7 +21,7 @@ _NUMBERS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "exception": 40
 _HIDDEN = "***"
 # password=secret and password='se cret', as libpq reads them; too much is hidden rather than too little.
 _KEYWORD = re.compile(r"(password\s*=\s*)('(?:[^'\\]|\\.)*'?|\S+)", re.IGNORECASE)
-_URI = re.compile(r"(postgres(?:ql)?://[^\s:/@]*):[^\s]*@", re.IGNORECASE)
+_URI = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s]*@", re.IGNORECASE)
 
 _threshold = _NUMBERS["info"]
 
@@ -59,18 +59,19 @@ def set_level(level: Level) -> None:
 
 def hide_passwords(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:  # noqa: ARG001 - structlog's form
     """A processor: every text in the event, without the passwords of connection strings."""
-    return {key: _without_passwords(value) for key, value in event.items()}
+    return {key: without_passwords(value) for key, value in event.items()}
 
 
-def _without_passwords(value: Any) -> Any:
+def without_passwords(value: Any) -> Any:
+    """The same value, and in it every text without the passwords of connection strings and addresses."""
     if isinstance(value, str):
         return _URI.sub(rf"\1:{_HIDDEN}@", _KEYWORD.sub(rf"\1{_HIDDEN}", value))
     if isinstance(value, dict):
-        return {key: _without_passwords(item) for key, item in value.items()}
+        return {key: without_passwords(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_without_passwords(item) for item in value]
+        return [without_passwords(item) for item in value]
     if isinstance(value, BaseException):
-        return _without_passwords(str(value))
+        return without_passwords(str(value))
     return value
 
 

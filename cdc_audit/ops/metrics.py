@@ -14,6 +14,7 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
+from cdc_audit.model.alert import AlertKind
 from cdc_audit.ops.lag import Lag
 
 _PREFIX = "cdc_audit"
@@ -96,6 +97,7 @@ class Metrics:
             counter.labels(label).inc(amount)
 
     def _make_slot_metrics(self) -> None:
+        self.ready = self._gauge("ready", "1 while the trail is being written; 0: /readyz says why it isn't.")
         self.replication_lag_bytes = self._gauge(
             "replication_lag_bytes", "WAL of the source that isn't yet durable in the trail and acknowledged."
         )
@@ -128,7 +130,7 @@ class Metrics:
 
     def _make_row_metrics(self) -> None:
         self.rows_total = self._counter("rows_total", "Audit rows made durable, by action.", "action")
-        for action in ("INSERT", "UPDATE", "DELETE", "TRUNCATE"):
+        for action in ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "DDL"):
             self.rows_total.labels(action)
         self.context_rows_total = self._counter(
             "context_rows_total", "Audit rows made durable, by how far their context can be trusted.", "trust"
@@ -164,6 +166,21 @@ class Metrics:
         self.block_write_seconds = self._histogram(
             "block_write_seconds", "Writing a block, with its COMMIT.", _BLOCK_WRITE
         )
+        self.anchor_failures_total = self._counter(
+            "anchor_failures_total", "Anchors that could not be written, by kind of target.", "kind"
+        )
+        for kind in ("file", "https", "s3"):
+            self.anchor_failures_total.labels(kind)
+        self.last_anchor_timestamp_seconds = self._gauge(
+            "last_anchor_timestamp_seconds", "When a target of this kind last took an anchor.", "kind"
+        )
+        self.ddl_alerts_total = self._counter(
+            "ddl_alerts_total",
+            "DDL that hides changes of audited tables or takes them away, by kind (needs a hardened source).",
+            "kind",
+        )
+        for alert in AlertKind:
+            self.ddl_alerts_total.labels(alert.value)
         self.warnings_total = self._counter(
             "warnings_total", "Warnings, logged or held back, by event.", "event"
         )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from cdc_audit.model.lsn import format_lsn
 from cdc_audit.ops.check import Check, Outcome, Session, Side
+from cdc_audit.schema import migrate
+from cdc_audit.schema.migrate import quoted
 from cdc_audit.sink import ledger
 from cdc_audit.source import slot
+from cdc_audit.source.plugin import RECREATE
 
 SKEW_SECONDS = 5.0
 
@@ -14,10 +17,13 @@ def separation(session: Session) -> Outcome:
     """The trail doesn't share the fate of what it watches."""
     source, audit = _identifier(session, "source"), _identifier(session, "audit")
     if source is None or audit is None:
+        side: Side = "source" if source is None else "audit"
+        role = session.connections[side].info.user
         return Outcome(
             "info",
-            "whether source and audit database are on the same server can't be seen by these roles",
-            "grant execute on function pg_control_system() to both of the daemon's roles",
+            f"whether both databases are on one server can't be seen: {role} may not ask for the {side}'s system identifier",
+            f"grant execute on function pg_catalog.pg_control_system() to {quoted(role)};",
+            side,
         )
     if source != audit:
         return Outcome("ok", "source and audit database are on different servers")
@@ -38,6 +44,35 @@ def _identifier(session: Session, side: Side) -> str | None:
     if not session.row(side, "server").may_identify:
         return None
     return str(session.row(side, "system_identifier").value)
+
+
+def slot_fit(session: Session) -> Outcome:
+    """The slot is there, of our plugin and database, and still holds what it has not sent."""
+    source = session.config.source
+    found = slot.status(session.source, source.slot)
+    if found is None:
+        return Outcome("fail", f"replication slot {source.slot} is not there", _made_by(session))
+    slot.check_fit(found, session.source.info.dbname, source.plugin)
+    activity = f"read by PID {found.active_pid}" if found.active else "not being read by any daemon"
+    text = f"replication slot {found.name} is {activity}, and holds back {found.retained_bytes} bytes of WAL"
+    if found.wal_status not in {"reserved", "extended"}:
+        return Outcome(
+            "warn",
+            f"{text}; its wal_status is {found.wal_status}: it will soon be lost",
+            "cdc-audit run\nraise max_slot_wal_keep_size of the source server",
+        )
+    return Outcome("ok", text)
+
+
+def _made_by(session: Session) -> str:
+    """Where the ledger has begun, a new slot leaves a gap, which belongs into it."""
+    schema = session.config.audit.audit_schema
+    has_begun = (
+        "audit" in session.connections
+        and migrate.installed_version(session.audit, schema) == migrate.LATEST
+        and ledger.last_block(session.audit, schema) is not None
+    )
+    return RECREATE if has_begun else "cdc-audit slot create"
 
 
 def position(session: Session) -> Outcome:
@@ -63,8 +98,8 @@ def position(session: Session) -> Outcome:
         return Outcome(
             "fail",
             f"the slot is ahead of the ledger: {confirmed} is acknowledged, {durable} is durable. Somebody "
-            "else consumed changes that the trail doesn't hold",
-            'find out who did; then cdc-audit run --accept-gap "reason", which records the gap in the ledger',
+            "else consumed changes that the trail doesn't hold: find out who. To go on records the gap in the ledger",
+            'cdc-audit run --accept-gap "reason"',
         )
     return Outcome("ok", f"block {block.block} holds everything up to {durable}; the slot is at {confirmed}")
 
@@ -100,6 +135,7 @@ def pair_checks() -> list[Check]:
     both = ("source_reachable", "audit_reachable")
     return [
         Check("separation", "audit", separation, both),
+        Check("source_slot", "source", slot_fit, ("source_reachable",)),
         Check("ledger_position", "audit", position, ("source_slot", "audit_schema")),
         Check("source_clock", "source", source_clock, ("source_reachable",)),
         Check("audit_clock", "audit", audit_clock, ("audit_reachable",)),

@@ -7,6 +7,7 @@ from pathlib import Path
 from cdc_audit.config import Config
 from cdc_audit.ops.check import Check, Outcome, Session
 from cdc_audit.ops.coverage_checks import coverage_checks
+from cdc_audit.ops.hardening_checks import hardening_checks
 from cdc_audit.ops.plugin_probe import NoFreeSlotError, Probe
 from cdc_audit.schema.migrate import quoted
 from cdc_audit.source import facts, install, plugin, sidecar, slot
@@ -61,7 +62,7 @@ def wal_level(session: Session) -> Outcome:
         return Outcome(
             "fail",
             f"wal_level is {level}",
-            "alter system set wal_level = logical; and restart the source server",
+            "alter system set wal_level = logical;\nrestart the source server",
         )
     return Outcome("ok", "wal_level is logical")
 
@@ -73,11 +74,18 @@ def role(session: Session) -> Outcome:
         return Outcome(
             "warn",
             f"role {found.user} is a superuser, which is more than the daemon needs",
-            "create role cdc_audit_reader login replication; and let [source] dsn use it",
+            "create role cdc_audit_reader login replication;\nlet [source] dsn use it, and run cdc-audit source install",
         )
     if not found.has_replication and not session.row("source", "replicates_by_membership").value:
         error = plugin.not_a_replication_role(found.user)
         return Outcome("fail", error.message, error.remedy or "")
+    too_much = session.row("source", "attributes").too_much
+    if too_much:
+        return Outcome(
+            "warn",
+            f"role {found.user} has rights that the daemon doesn't need: {', '.join(too_much)}",
+            f"alter role {quoted(found.user)} {' '.join(f'no{power}' for power in too_much)};",
+        )
     return Outcome("ok", f"role {found.user} may replicate")
 
 
@@ -90,8 +98,8 @@ def free_slot(session: Session) -> Outcome:
         return Outcome(
             "fail",
             used,
-            f"alter system set max_replication_slots = {found.max_replication_slots + 5}; and restart the "
-            "source server, or drop a slot that nobody needs",
+            f"alter system set max_replication_slots = {found.max_replication_slots + 5};\n"
+            "restart the source server\nor drop a slot that nobody needs",
         )
     return Outcome("ok", used)
 
@@ -105,7 +113,7 @@ def free_wal_sender(session: Session) -> Outcome:
         return Outcome(
             "fail",
             used,
-            f"alter system set max_wal_senders = {senders.allowed + 5}; and restart the source server",
+            f"alter system set max_wal_senders = {senders.allowed + 5};\nrestart the source server",
         )
     return Outcome("ok", used)
 
@@ -141,35 +149,32 @@ def plugin_options(session: Session) -> Outcome:
     return Outcome("ok", "the plugin knows all options")
 
 
-def slot_fit(session: Session) -> Outcome:
-    """The slot is there, of our plugin and database, and still holds what it has not sent."""
-    source = session.config.source
-    found = slot.status(session.source, source.slot)
-    if found is None:
-        return Outcome("fail", f"replication slot {source.slot} is not there", "cdc-audit slot create")
-    slot.check_fit(found, session.source.info.dbname, source.plugin)
-    activity = f"read by PID {found.active_pid}" if found.active else "not being read by any daemon"
-    text = f"replication slot {found.name} is {activity}, and holds back {found.retained_bytes} bytes of WAL"
-    if found.wal_status not in {"reserved", "extended"}:
-        return Outcome(
-            "warn",
-            f"{text}; its wal_status is {found.wal_status}: it will soon be lost",
-            "cdc-audit run (now), and raise max_slot_wal_keep_size of the source server",
-        )
-    return Outcome("ok", text)
-
-
 def keep_size(session: Session) -> Outcome:
     """WAL that is held back for a daemon that stays away can't fill the source's disk."""
     limit = _facts(session).max_slot_wal_keep_size
     if limit == "-1":
         return Outcome(
             "warn",
-            "max_slot_wal_keep_size is -1: while the daemon is away, the slot may fill the source's disk",
-            "alter system set max_slot_wal_keep_size = '50GB'; select pg_reload_conf(); "
-            "(past the limit the slot, and with it changes, is lost: choose what a long outage writes)",
+            "max_slot_wal_keep_size is -1: while the daemon is away, the slot may fill the source's disk; with a limit, "
+            "changes are lost once it is passed, so take what your longest outage writes",
+            "alter system set max_slot_wal_keep_size = '50GB';\nselect pg_reload_conf();",
         )
     return Outcome("ok", f"max_slot_wal_keep_size is {limit}")
+
+
+def idle_timeout(session: Session) -> Outcome:
+    """No clock decides that changes are lost."""
+    found = session.rows("source", "settings", names=["idle_replication_slot_timeout"])
+    if not found:
+        return Outcome("ok", "this server has no idle_replication_slot_timeout")
+    if found[0].setting == "0":
+        return Outcome("ok", "idle_replication_slot_timeout is 0: only the WAL's size ends a slot")
+    return Outcome(
+        "warn",
+        f"idle_replication_slot_timeout is {found[0].setting} {found[0].unit}: a daemon that is away for longer loses its "
+        "slot, and changes with it, also where the disk has room; max_slot_wal_keep_size guards the disk",
+        "alter system set idle_replication_slot_timeout = 0;\nselect pg_reload_conf();",
+    )
 
 
 def sender_timeout(session: Session) -> Outcome:
@@ -179,7 +184,7 @@ def sender_timeout(session: Session) -> Outcome:
         return Outcome(
             "warn",
             "wal_sender_timeout is 0: when the daemon's host dies its slot stays taken for ever",
-            "alter system set wal_sender_timeout = '60s'; select pg_reload_conf();",
+            f"alter role {quoted(_facts(session).user)} set wal_sender_timeout = '60s';",
         )
     return Outcome("ok", f"wal_sender_timeout is {timeout / 1000:g} s")
 
@@ -234,21 +239,11 @@ def context_keys(session: Session) -> Outcome:
         return Outcome(
             "warn",
             f"role {user} may not read the signing keys: no context can be told from a forged one",
-            f"grant select on cdc_audit.context_key to {quoted(user)}; or set [context] key_file",
+            f"grant usage on schema cdc_audit to {quoted(user)};\n"
+            f"grant select on cdc_audit.context_key to {quoted(user)};\n"
+            "or let [context] key_file name a file with what cdc-audit source keys prints",
         )
     return Outcome("ok", "the daemon's role may read the signing keys")
-
-
-def emit_right(session: Session) -> Outcome:
-    """Only the signing functions can say who acts."""
-    if install.emit_is_revoked(session.source):
-        return Outcome("ok", "EXECUTE on pg_logical_emit_message is revoked from PUBLIC")
-    return Outcome(
-        "warn",
-        "anybody who can connect to the source may call pg_logical_emit_message and assert to be anyone "
-        "(such rows have context_trust asserted)",
-        "cdc-audit source install --revoke-emit",
-    )
 
 
 def source_checks(config: Config) -> list[Check]:
@@ -275,14 +270,14 @@ def source_checks(config: Config) -> list[Check]:
         checks.append(Check("plugin_options", "source", plugin_options, ("output_plugin",)))
     return [
         *checks,
-        Check("source_slot", "source", slot_fit, there),
         Check("max_slot_wal_keep_size", "source", keep_size, there),
+        Check("idle_replication_slot_timeout", "source", idle_timeout, there),
         Check("wal_sender_timeout", "source", sender_timeout, there),
         Check("source_encoding", "source", encoding, there),
         *coverage_checks(),
         Check("source_functions", "source", functions, there),
         Check("context_keys", "source", context_keys, there),
-        Check("emit_right", "source", emit_right, there),
+        *hardening_checks(),
     ]
 
 

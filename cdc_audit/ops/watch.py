@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import structlog
 
+from cdc_audit.model.alert import AlertKind, DdlAlert
 from cdc_audit.model.ledger import Receipt
 from cdc_audit.model.lsn import format_lsn
 from cdc_audit.model.observer import BlockCounts, SlotState
@@ -25,6 +26,18 @@ _SUPPRESSED = ("changes_suppressed", "cdc-audit source tables --set-full '{table
 _WITHOUT_CONTEXT = ("rows_without_context", "call cdc_audit.set_context in transactions that change {table}")
 _FORGED = ("contexts_forged", "find out who sends contexts with a wrong signature: cdc-audit log")
 _INVALID = ("contexts_invalid", "correct the application that sends contexts that can't be read")
+# What keeps warnings of the same event apart.
+_APART = ("table", "side", "target")
+_DDL_REMEDIES = {
+    AlertKind.REPLICA_IDENTITY: "cdc-audit source tables --set-full '{table}'",
+    AlertKind.UNLOGGED: "alter table {table} set logged;",
+    AlertKind.REWRITE: "find out whether it changed values: no row of the trail shows that",
+    AlertKind.RENAME_OUT_OF_SCOPE: "add its new name (cdc-audit log --action DDL) to [source] tables",
+    AlertKind.DROPPED_TRIGGER: "if it was cdc_audit_context: cdc-audit source install --guc NAME --tables '{table}'",
+    AlertKind.DROPPED_TABLE: "if it was not meant to be, find out who did it: cdc-audit log --action DDL",
+    AlertKind.UNTOLD: "find out what was done; then cdc-audit source install --harden",
+    AlertKind.EVENT_TRIGGER: "find out who did it; then cdc-audit source install --harden",
+}
 _REMEDIES = dict([_SUPPRESSED, _WITHOUT_CONTEXT, _FORGED, _INVALID])
 
 
@@ -56,12 +69,14 @@ class Watch:
         self._clock = clock
         self._monotonic = monotonic
         self._floods: Throttle[tuple[str, str]] = Throttle()
-        self._warnings: Throttle[tuple[str, str, str]] = Throttle()
+        self._warnings: Throttle[tuple[str, str, str, str]] = Throttle()
+        self._ddl_alerts: Throttle[DdlAlert] = Throttle()
         self._slot_status = ""
         self.failure: str | None = None  # the last error of watching itself, for tests and debuggers
         now = monotonic()
         stalled_after = max(health.STALLED_SECONDS, 3 * heartbeat_interval)
         self._health = health.State("starting", None, now, now, stalled_after=stalled_after)
+        metrics.ready.set_function(lambda: self.not_ready() is None)
 
     @property
     def health(self) -> health.State:
@@ -96,9 +111,11 @@ class Watch:
         self._health = replace(self._health, ticked_at=now)
         for (event, table), count in self._floods.due(now):
             self._log_flood(event, table, count)
-        for (event, table, side), count in self._warnings.due(now):
-            facts = {key: value for key, value in (("table", table), ("side", side)) if value}
+        for (event, *about), count in self._warnings.due(now):
+            facts = {name: value for name, value in zip(_APART, about, strict=True) if value}
             _log().warning(event, repeated=count, **facts)
+        for alert, count in self._ddl_alerts.due(now):
+            self._log_ddl_alert(alert, count)
 
     @_unfailing
     def block_committed(self, receipt: Receipt, counts: BlockCounts, oldest_commit_seconds: float) -> None:
@@ -148,13 +165,31 @@ class Watch:
             self._slot_status = slot.wal_status
 
     @_unfailing
+    def anchored(self, kind: str, target: str, reason: str | None) -> None:
+        """See ``Observer.anchored``; a failure is a warning."""
+        if reason is None:
+            self._metrics.last_anchor_timestamp_seconds.labels(kind).set(self._clock())
+            return
+        self._metrics.anchor_failures_total.labels(kind).inc()
+        self._warn("anchor_failed", {"target": target, "kind": kind, "reason": reason})
+
+    @_unfailing
     def reconnected(self, side: str) -> None:
         """See ``Observer.reconnected``; why is told by ``state``."""
         self._metrics.reconnects_total.labels(side).inc()
 
     @_unfailing
+    def ddl_alert(self, alert: DdlAlert) -> None:
+        """See ``Observer.ddl_alert``; at most one line a minute for the same alert."""
+        self._metrics.ddl_alerts_total.labels(alert.kind.value).inc()
+        self._metrics.warnings_total.labels("ddl_alert").inc()
+        count = self._ddl_alerts.add(alert, 1, self._monotonic())
+        if count:
+            self._log_ddl_alert(alert, count)
+
+    @_unfailing
     def warned(self, event: str, **facts: object) -> None:
-        """See ``Observer.warned``; at most one line a minute for the same event, table and side."""
+        """See ``Observer.warned``; at most one line a minute for the same event, table, side and target."""
         self._warn(event, facts)
 
     @_unfailing
@@ -164,7 +199,8 @@ class Watch:
 
     def _warn(self, event: str, facts: dict[str, object]) -> None:
         self._metrics.warnings_total.labels(event).inc()
-        key = (event, str(facts.get("table", "")), str(facts.get("side", "")))
+        table, side, target = (str(facts.get(name, "")) for name in _APART)
+        key = event, table, side, target
         count = self._warnings.add(key, 1, self._monotonic())
         if count:
             _log().warning(event, **facts, **({"repeated": count} if count > 1 else {}))
@@ -181,6 +217,13 @@ class Watch:
             count = self._floods.add((event, table), amount, now)
             if count:
                 self._log_flood(event, table, count)
+
+    def _log_ddl_alert(self, alert: DdlAlert, count: int) -> None:
+        facts: dict[str, object] = {"table": alert.table} if alert.table else {}
+        if count > 1:
+            facts["repeated"] = count
+        remedy = _DDL_REMEDIES[alert.kind].format(table=alert.table)
+        _log().warning("ddl_alert", kind=alert.kind.value, what=alert.what, **facts, remedy=remedy)
 
     def _log_flood(self, event: str, table: str, count: int) -> None:
         facts = {"table": table} if table else {}

@@ -9,14 +9,26 @@ import time
 import psycopg
 
 from cdc_audit.config import Config
-from cdc_audit.errors import AnotherDaemonError, CdcAuditError, UnavailableError
+from cdc_audit.errors import (
+    AnotherDaemonError,
+    CdcAuditError,
+    LedgerMovedError,
+    PoisonError,
+    UnavailableError,
+)
+from cdc_audit.model.lsn import format_lsn
 from cdc_audit.model.observer import Observer
 from cdc_audit.pipeline import recovery
 from cdc_audit.pipeline.session import Session
 from cdc_audit.postgres import explain
+from cdc_audit.sink.anchor import Anchors
+from cdc_audit.sink.redaction import load_redaction
 
 _HEALTHY_AFTER = 10.0  # a session that lasted so long was well: the next failure is a first one
 _TICK = 1.0
+_AFTERMATH = (
+    3.0  # seconds in which the servers may still hold lock and slot for a session of ours that has ended
+)
 
 
 class Daemon:
@@ -31,40 +43,74 @@ class Daemon:
         self._waits = waits
         self._stopping = asyncio.Event()
         self._session: Session | None = None
+        self._streamed_until = float("-inf")
+        self._poison: PoisonError | None = None
+        self._poison_times = 0
+        # Beside the sessions: no connection waits for an anchor.
+        self._anchors = Anchors(
+            config.ledger.anchors,
+            config.audit.audit_schema,
+            observer.anchored,
+            token_file=config.ledger.anchor_token_file,
+        )
 
     def stop(self) -> None:
         """Finish the open block, acknowledge it, and return from ``run``."""
         self._stopping.set()
 
     def reload(self, config: Config) -> None:
-        """Use the tables and redaction rules of another configuration from here on; the rest stays as it was."""
+        """Use the tables and redaction rules of another configuration from here on; the rest stays as it was.
+
+        Raises SettingError if a redaction key can't be read; then all stays as it was.
+        """
+        redaction = load_redaction(config.redact)
         source = self._config.source.model_copy(
             update={"tables": config.source.tables, "exclude": config.source.exclude}
         )
         self._config = self._config.model_copy(update={"source": source, "redact": config.redact})
         if self._session is not None:
-            self._session.reload(self._config)
+            self._session.reload(self._config, redaction)
 
     async def run(self) -> None:
-        """Raises the error that stopped the daemon; returns after ``stop``."""
+        """Raises the error that stopped the daemon; returns after ``stop``, with the last block anchored or reported."""
         ticking = asyncio.create_task(self._tick())
+        anchoring = asyncio.create_task(self._anchors.run())
         attempt = 0
         try:
             while not self._stopping.is_set():
                 began = time.monotonic()
-                session = self._session = Session(
-                    self._config, self._observer, self._stopping.is_set, self._accept_gap
-                )
+                session = self._session = self._new_session()
                 error = await self._session_error(session)
                 if error is None:
                     return
                 if session.has_streamed:
+                    self._streamed_until = time.monotonic()
                     self._accept_gap = ""  # a reason is given for one gap, not for all to come
                 attempt = 1 if time.monotonic() - began > _HEALTHY_AFTER else attempt + 1
-                await self._recover(error, attempt)
+                await self._recover(error, self._times(error) if isinstance(error, PoisonError) else attempt)
         finally:
+            await self._anchors.close()
+            anchoring.cancel()
             ticking.cancel()
             self._observer.state("stopped", "the daemon was stopped")
+
+    def _new_session(self) -> Session:
+        return Session(
+            self._config,
+            self._observer,
+            self._anchors,
+            self._stopping.is_set,
+            self._accept_gap,
+            apart_until=self._poison.end_lsn if self._poison else 0,
+        )
+
+    def _times(self, poison: PoisonError) -> int:
+        """How often this one has failed. The next session stores what comes before it in blocks of one transaction each: so all
+        of that is stored, however soon after it the stream breaks off.
+        """
+        is_known = self._poison is not None and self._poison.lsn == poison.lsn
+        self._poison, self._poison_times = poison, self._poison_times + 1 if is_known else 1
+        return self._poison_times
 
     async def _session_error(self, session: Session) -> CdcAuditError | None:
         """How a session ended; stopping while it still connects ends it too."""
@@ -89,14 +135,19 @@ class Daemon:
         return None
 
     async def _recover(self, error: CdcAuditError, attempt: int) -> None:
-        if isinstance(error, AnotherDaemonError) and not self._waits:
+        is_aftermath = time.monotonic() - self._streamed_until < _AFTERMATH
+        if isinstance(error, AnotherDaemonError) and not self._waits and not is_aftermath:
             raise error
         decision = recovery.after(error, attempt=attempt, jitter=random.random())  # noqa: S311 - not for secrets
         if decision is None:
+            if isinstance(error, PoisonError):
+                error.remedy = f'cdc-audit quarantine --lsn {format_lsn(error.lsn)} --reason "..."'
             self._observer.state("stopped", error.message)
             raise error
         if isinstance(error, AnotherDaemonError):
             self._observer.state("standby", error.message)
+        elif isinstance(error, LedgerMovedError):
+            self._observer.informed("ledger_moved", reason=error.message)
         else:
             side = "audit" if error.message.startswith("audit") else "source"
             self._observer.state("waiting", error.message)

@@ -25,7 +25,7 @@ class Delivery:
     def __init__(self, writer: Writer, on_receipt: Callable[[Receipt, Sealed], None]) -> None:
         self._writer = writer
         self._on_receipt = on_receipt
-        self._queue: deque[tuple[bytes, str] | Sealed] = deque()
+        self._queue: deque[tuple[bytes, str, bytes] | Sealed] = deque()
         self._size = 0
         self._is_busy = False
         self._waiting_since = 0.0
@@ -40,9 +40,12 @@ class Delivery:
         """Seconds since the writer last got anything done, 0 if it has nothing to do."""
         return 0.0 if self.is_idle else time.monotonic() - self._waiting_since
 
-    async def put_lines(self, lines: bytes, month: str) -> None:
-        """Lines of the open block, whose rows lie in ``month`` ("2026-11"). Waits while too much is queued."""
-        await self._put((lines, month), len(lines))
+    async def put_lines(self, lines: bytes, month: str, openings: bytes = b"") -> None:
+        """Lines of the open block, whose rows lie in ``month`` ("2026-11"), and the openings of their personal values.
+
+        Waits while too much is queued.
+        """
+        await self._put((lines, month, openings), len(lines) + len(openings))
 
     async def put_block(self, sealed: Sealed) -> None:
         """The end of the open block."""
@@ -68,12 +71,12 @@ class Delivery:
                 self._on_receipt(receipt, item)
             else:
                 await self._writer.write(*item)
-                self._size -= len(item[0])
+                self._size -= len(item[0]) + len(item[2])
             self._is_busy = False
             self._waiting_since = time.monotonic()
             self._changed.set()
 
-    async def _put(self, item: tuple[bytes, str] | Sealed, size: int) -> None:
+    async def _put(self, item: tuple[bytes, str, bytes] | Sealed, size: int) -> None:
         while self._size and self._size + size > _LIMIT_BYTES:
             self._changed.clear()
             await self._changed.wait()

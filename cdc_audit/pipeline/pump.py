@@ -8,16 +8,20 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol, cast
 
+from cdc_audit import failpoint
 from cdc_audit.config import Config
 from cdc_audit.decode.scope import Scope
-from cdc_audit.errors import UnknownTypeError
+from cdc_audit.errors import PoisonError, StreamError, UnknownTypeError
+from cdc_audit.join import ddl
 from cdc_audit.join.joiner import Joiner
+from cdc_audit.model.alert import DdlAlert
 from cdc_audit.model.catalog import Catalog
-from cdc_audit.model.event import Event, Stretch
+from cdc_audit.model.event import ApplicationEvent, Event, Stretch
 from cdc_audit.pipeline import ack, batch
 from cdc_audit.pipeline.delivery import Delivery
 from cdc_audit.pipeline.spool import Spool
 from cdc_audit.seal.builder import BlockBuilder
+from cdc_audit.seal.redact import Redaction
 from cdc_audit.sink.ledger import timestamp
 from cdc_audit.source.sidecar import Sidecar
 from cdc_audit.source.stream import Notice, Received, Stream
@@ -53,6 +57,7 @@ class Pump:
         delivery: Delivery,
         resume_lsn: int,
         should_stop: Callable[[], bool],
+        apart_until: int = 0,
     ) -> None:
         self._config = config
         self._stream = stream
@@ -64,12 +69,15 @@ class Pump:
         self._delivery = delivery
         self._resume_lsn = resume_lsn
         self._should_stop = should_stop
+        self._apart_until = apart_until  # transactions up to there get a block each: then one fails
         self._month = ""
         self._chunk = 0
         self._oldest = 0.0  # when the open block's first rows came in
         self._last_block = time.monotonic()
         self._ledger_lsn = resume_lsn
         self._idle_lsn = resume_lsn
+        self._scope = Scope(config.source.tables, config.source.exclude)
+        self._alerts: list[DdlAlert] = []  # of the open block
         self.wants_reply = False
 
     @property
@@ -79,20 +87,24 @@ class Pump:
             return 0
         return self._idle_lsn
 
-    def reload(self, config: Config) -> None:
+    def reload(self, config: Config, redaction: Redaction) -> None:
         """Use other tables and redaction rules from the next look on."""
         self._config = config
-        self._decoder.rescope(Scope(config.source.tables, config.source.exclude))
-        self._builder.set_rules(config.redact.rules)
+        self._scope = Scope(config.source.tables, config.source.exclude)
+        self._decoder.rescope(self._scope)
+        self._builder.set_redaction(redaction)
 
     async def run(self) -> None:
         """Return when told to stop, with all whole transactions handed over in closed blocks."""
         stop_seen = 0.0
         while True:
-            received = self._stream.receive()
-            self.wants_reply |= received.reply_requested
-            if received.items:
-                await self._take(received)
+            try:
+                received = self._stream.receive()
+                self.wants_reply |= received.reply_requested
+                if received.items:
+                    await self._take(received)
+            except StreamError as error:
+                raise self._poison(error) from error
             await self._close_if_due(received)
             if self._should_stop():
                 stop_seen = stop_seen or time.monotonic()
@@ -114,15 +126,17 @@ class Pump:
             await self._process(piece, sum(map(len, piece)), received.sent_at)
 
     async def _process(self, items: list[bytes | Notice], size: int, sent_at: str) -> None:
-        events = await self._decoded(items)
+        events, failure = await self._decoded(items)
         if self._joiner.unknown_keys(events):
             self._joiner.learn(await self._sidecar.context_keys())
         for stretch in self._joiner.join(events, size, sent_at):
             if stretch.transaction.end_lsn > self._resume_lsn:  # else the ledger has it: the slot went back
                 await self._add(stretch)
+        if failure is not None:
+            raise failure
 
-    async def _decoded(self, items: list[bytes | Notice]) -> list[Event | None]:
-        """The items' events; what the decoder must look up first is looked up in between."""
+    async def _decoded(self, items: list[bytes | Notice]) -> tuple[list[Event | None], StreamError | None]:
+        """The items' events, up to one that can't be decoded; what the decoder must look up first is looked up in between."""
         events: list[Event | None] = []
         decode, decode_notice = self._decoder.decode, self._decoder.decode_notice
         position = 0
@@ -138,7 +152,20 @@ class Pump:
             except UnknownTypeError as unknown:
                 found = await self._sidecar.look_up(unknown.type_oids, unknown.tables)
                 self._decoder.learn(self._decoder.catalog.with_found(*found))
-        return events
+            except StreamError as failure:
+                return events, failure
+        return events, None
+
+    def _poison(self, error: StreamError) -> StreamError:
+        """The error, as one of the transaction that is being read, if one is."""
+        begin = self._joiner.transaction
+        xid, end_lsn = (
+            (begin.xid, begin.end_lsn) if begin else self._spool.transaction if self._spool else (0, 0)
+        )
+        if not end_lsn:
+            return error
+        lsn = error.lsn if isinstance(error, PoisonError) else 0
+        return PoisonError(error.message, lsn=lsn or end_lsn, xid=xid, end_lsn=end_lsn)
 
     async def _add(self, stretch: Stretch) -> None:
         builder = self._builder
@@ -148,10 +175,15 @@ class Pump:
             self._oldest = time.monotonic()
             self._month = stretch.transaction.committed_at[:7]
         builder.add(stretch)
+        first = stretch.changes[0] if stretch.changes else None
+        if isinstance(first, ApplicationEvent) and first.action == ddl.ACTION:
+            self._alerts += ddl.alerts(first, self._scope.covers)
         if builder.size - self._chunk >= batch.CHUNK_BYTES:
             await self._hand_over()
-        if stretch.ends and batch.is_full(self._config.batch, rows=builder.rows, size=builder.size):
-            await self._close("data")
+        if stretch.ends and builder.rows:
+            is_apart = stretch.transaction.end_lsn <= self._apart_until
+            if is_apart or batch.is_full(self._config.batch, rows=builder.rows, size=builder.size):
+                await self._close("data")
 
     async def _close_if_due(self, received: Received) -> None:
         builder, now = self._builder, time.monotonic()
@@ -182,7 +214,9 @@ class Pump:
 
     async def _hand_over(self) -> None:
         self._chunk = self._builder.size
-        await self._delivery.put_lines(self._builder.take(), self._month)
+        if self._builder.is_mid_transaction:
+            failpoint.reached("mid-transaction")
+        await self._delivery.put_lines(self._builder.take(), self._month, self._builder.take_openings())
 
     async def _close(self, kind: str, end_lsn: int = 0) -> None:
         if self._builder.size > self._chunk:
@@ -191,6 +225,9 @@ class Pump:
         self._chunk = 0
         self._last_block = time.monotonic()
         self._ledger_lsn = sealed.block.end_lsn
+        sealed = sealed._replace(alerts=tuple(self._alerts))
+        self._alerts.clear()
+        failpoint.reached("block-closed")
         await self._delivery.put_block(sealed)
 
     def _patience(self) -> float:

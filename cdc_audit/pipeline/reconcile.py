@@ -37,6 +37,18 @@ class NewBlock(NamedTuple):
     detail: dict[str, object]
 
 
+class Poison(NamedTuple):
+    """A transaction that an operator gives up since it can't be decoded: ``lsn`` names it, ``error`` says how it fails, without
+    its values.
+    """
+
+    lsn: int
+    xid: int
+    end_lsn: int
+    error: str
+    reason: str
+
+
 class Resumption(NamedTuple):
     """Resume after ``lsn``, when these blocks are written."""
 
@@ -44,10 +56,13 @@ class Resumption(NamedTuple):
     blocks: tuple[NewBlock, ...]
 
 
-def resume(last: Block, source: SourceState, *, plugin: str, accept_gap: str = "") -> Resumption:
+def resume(
+    last: Block, source: SourceState, *, plugin: str, accept_gap: str = "", poison: Poison | None = None
+) -> Resumption:
     """Where to resume. Raises SettingError, with what to do, where going on would lose or mix up changes.
 
-    ``accept_gap`` is an operator's reason for going on although changes are missing; it goes into the ledger.
+    ``accept_gap`` is an operator's reason for going on although changes are missing; it goes into the ledger. ``poison`` is the
+    next transaction with anything to store after the ledger's end: what came before it must be stored.
     """
     if source.plugin != plugin:
         raise SettingError(
@@ -58,6 +73,12 @@ def resume(last: Block, source: SourceState, *, plugin: str, accept_gap: str = "
         raise SettingError(
             f"the source is another cluster ({source.system_identifier}) than the ledger's ({last.system_identifier})",
             remedy="correct [source] dsn, or audit the new cluster into a schema of its own ([audit] schema)",
+        )
+    if source.slot != last.slot and not accept_gap:
+        raise SettingError(
+            f"slot {source.slot} is not the ledger's, which was written from slot {last.slot}: another database of the cluster?",
+            remedy="correct [source] slot or [audit] schema: one source, one slot, one schema. If the slot was made anew under "
+            'another name: cdc-audit run --accept-gap "why"',
         )
     blocks: list[NewBlock] = []
     lsn = last.end_lsn
@@ -77,6 +98,16 @@ def resume(last: Block, source: SourceState, *, plugin: str, accept_gap: str = "
             NewBlock("gap", lsn, source.confirmed_flush_lsn, {"reason": accept_gap, "cause": "slot is ahead"})
         )
         lsn = source.confirmed_flush_lsn
+    if poison is not None and poison.end_lsn > lsn:
+        detail: dict[str, object] = {
+            "reason": poison.reason,
+            "cause": poison.error,
+            "lsn": format_lsn(poison.lsn),
+            "xid": poison.xid,
+            "lost": f"all changes of transaction {poison.xid}",
+        }
+        blocks.append(NewBlock("poison", lsn, poison.end_lsn, detail))
+        lsn = poison.end_lsn
     return Resumption(lsn, tuple(blocks))
 
 

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 
+from cdc_audit import failpoint
 from cdc_audit.config import Config
 from cdc_audit.decode.pgoutput import PgOutputDecoder
 from cdc_audit.decode.scope import Scope
 from cdc_audit.decode.wal2json import Wal2JsonDecoder
-from cdc_audit.errors import AnotherDaemonError, CdcAuditError, SettingError, UnavailableError
+from cdc_audit.errors import AnotherDaemonError, CdcAuditError, PoisonError, UnavailableError
 from cdc_audit.join.joiner import Joiner
-from cdc_audit.model.ledger import Block, Receipt
+from cdc_audit.model.alert import AlertKind, DdlAlert
+from cdc_audit.model.ledger import Receipt
 from cdc_audit.model.lsn import format_lsn
 from cdc_audit.model.observer import BlockCounts, Observer, SlotState
 from cdc_audit.pipeline import reconcile
 from cdc_audit.pipeline.delivery import Delivery
+from cdc_audit.pipeline.head import Head
 from cdc_audit.pipeline.pump import Decoder, Pump
 from cdc_audit.pipeline.spool import Spool
-from cdc_audit.seal.block import NO_HASH
 from cdc_audit.seal.builder import BlockBuilder, Sealed
-from cdc_audit.seal.signature import Signer, begins_signing
-from cdc_audit.sink import ledger
+from cdc_audit.seal.redact import Redaction
+from cdc_audit.seal.signature import Signer
 from cdc_audit.sink.anchor import Anchors
+from cdc_audit.sink.redaction import load_redaction
 from cdc_audit.sink.signing import load_signer
 from cdc_audit.sink.writer import Writer
 from cdc_audit.source import publication
@@ -37,18 +41,31 @@ from cdc_audit.source.stream import Stream
 STALL_LIMIT = 10.0
 _REPORT_INTERVAL = 10.0
 _POLL_INTERVAL = 1.0
+_LOOK_LIMIT = 10.0  # seconds that a look at the slot may take: it needs no disk
+_MISSES = 3  # looks in a row at which nobody reads the slot: a network lets the stream seem open for long
 
 
 class Session:
     """Opens in order: audit database, lock, source, slot. ``run`` returns when told to stop and raises what ended it."""
 
     def __init__(
-        self, config: Config, observer: Observer, should_stop: Callable[[], bool], accept_gap: str = ""
+        self,
+        config: Config,
+        observer: Observer,
+        anchors: Anchors,
+        should_stop: Callable[[], bool],
+        accept_gap: str = "",
+        poison: reconcile.Poison | None = None,
+        apart_until: int = 0,
     ) -> None:
+        """``accept_gap`` and ``poison`` are as in ``reconcile.resume``; transactions through ``apart_until`` get a block each."""
         self._config = config
         self._observer = observer
+        self._anchors = anchors
         self._should_stop = should_stop
         self._accept_gap = accept_gap
+        self._poison = poison
+        self._apart_until = apart_until
         self._name = f"cdc-audit {config.source.name}"
         self._writer: Writer | None = None
         self._sidecar: Sidecar | None = None
@@ -57,14 +74,19 @@ class Session:
         self._moved = asyncio.Event()  # the durable position moved
         self._running: Pump | None = None
         self._signer: Signer | None = None
-        self._anchors = Anchors(config.ledger.anchors, config.audit.audit_schema, self._on_anchor_failure)
+        self._source_lsn = 0  # where the source stood at the start
         self.has_streamed = False
 
-    def reload(self, config: Config) -> None:
+    @property
+    def has_read_all(self) -> bool:
+        """Whether all that had been committed on the source when this session began is durable, or had nothing to store."""
+        return self._running is not None and self._running.settled_lsn >= self._source_lsn
+
+    def reload(self, config: Config, redaction: Redaction) -> None:
         """Use other tables and redaction rules from here on."""
         self._config = config
         if self._running is not None:
-            self._running.reload(config)
+            self._running.reload(config, redaction)
 
     async def run(self) -> None:
         """From connecting to the end. Always closes its connections."""
@@ -110,74 +132,17 @@ class Session:
         )
         connections.push_async_callback(self._stream.close)
 
-    async def _reconcile(self) -> tuple[Block, bytes, int]:
-        """The ledger's head after whatever had to be written first, its hash, and the source's timeline."""
-        assert self._writer and self._sidecar and self._stream
-        source = self._config.source
-        system = await self._stream.identify()
-        slot = await self._sidecar.slot()
-        if slot is None:
-            raise SettingError(
-                f"replication slot {source.slot} does not exist", remedy="cdc-audit slot create"
-            )
-        last = await self._writer.last_block()
-        if last is None:
-            start = slot.confirmed_flush_lsn
-            first = ledger.before_genesis(system.system_identifier, source.slot, start), NO_HASH
-            detail: dict[str, object] = {"database": system.database, "plugin": slot.plugin}
-            last = await self._append(
-                *first, reconcile.NewBlock("genesis", start, start, detail), system.timeline
-            )
-        if begins_signing(last[0], self._signer):
-            last = await self._begin_signing(*last)
-        history = await self._stream.timeline_history(system.timeline) if system.timeline > 1 else ""
-        state = reconcile.SourceState(
-            system.system_identifier,
-            system.timeline,
-            history,
-            source.slot,
-            slot.plugin,
-            slot.confirmed_flush_lsn,
-        )
-        resumption = reconcile.resume(last[0], state, plugin=source.plugin, accept_gap=self._accept_gap)
-        for block in resumption.blocks:
-            last = await self._append(*last, block, system.timeline)
-            self._observer.warned(
-                "ledger_block",
-                kind=block.kind,
-                start=format_lsn(block.start_lsn),
-                end=format_lsn(block.end_lsn),
-            )
-        return *last, system.timeline
-
-    async def _append(
-        self, previous: Block, previous_hash: bytes, new: reconcile.NewBlock, timeline: int
-    ) -> tuple[Block, bytes]:
-        block, hash_ = ledger.without_rows(
-            previous, previous_hash, kind=new.kind, start_lsn=new.start_lsn, end_lsn=new.end_lsn, detail=new.detail,
-            timeline=timeline, written_at=ledger.timestamp(datetime.now(UTC)), signer=self._signer,
-        )  # fmt: skip
-        return await self._commit(block, hash_)
-
-    async def _begin_signing(self, previous: Block, previous_hash: bytes) -> tuple[Block, bytes]:
-        assert self._signer
-        now = ledger.timestamp(datetime.now(UTC))
-        self._observer.informed("signing_begins", key_id=self._signer.key_id, block=previous.block + 1)
-        return await self._commit(
-            *ledger.key_block(previous, previous_hash, new=self._signer, old=None, written_at=now)
-        )
-
-    async def _commit(self, block: Block, hash_: bytes) -> tuple[Block, bytes]:
-        assert self._writer
-        receipt = await self._writer.commit(block, hash_)
-        self._anchors.note(receipt)
-        return receipt.block, receipt.block_hash
-
     async def _work(self) -> None:
         assert self._writer and self._sidecar and self._stream
         config, source = self._config, self._config.source
-        last, last_hash, timeline = await self._reconcile()
+        head = Head(
+            source, writer=self._writer, signer=self._signer, anchors=self._anchors, observer=self._observer
+        )
+        last, last_hash, timeline = await head.settle(
+            self._stream, self._sidecar, accept_gap=self._accept_gap, poison=self._poison
+        )
         self._durable_lsn = last.end_lsn
+        self._source_lsn = head.source_lsn
         timeout = await self._stream.wal_sender_timeout()
         report_interval = min(_REPORT_INTERVAL, timeout / 3) if timeout else _REPORT_INTERVAL
         decoder, spool = await self._start_stream(last.end_lsn)
@@ -195,17 +160,20 @@ class Session:
                 last,
                 last_hash,
                 timeline=timeline,
-                rules=config.redact.rules,
+                redaction=load_redaction(config.redact),
+                random=os.urandom,
                 key_id=self._signer.key_id if self._signer else "",
             ),
             delivery=delivery,
             resume_lsn=last.end_lsn,
             should_stop=self._should_stop,
+            apart_until=self._apart_until,
         )
         self._running = pump
         self._observer.state("streaming", None)
         self._observer.informed("streaming", slot=source.slot, lsn=format_lsn(last.end_lsn), block=last.block)
         self.has_streamed = True
+        failpoint.reached("stream-started")
         await self._together(pump, delivery, report_interval)
         self._stream.report(self._durable_lsn)
 
@@ -224,22 +192,24 @@ class Session:
 
     async def _together(self, pump: Pump, delivery: Delivery, report_interval: float) -> None:
         """Run pump, delivery, reports and sidecar side by side; the first one to end ends all."""
+        assert self._stream
         tasks = [
             asyncio.create_task(self._pump(pump, delivery)),
             asyncio.create_task(delivery.run()),
             asyncio.create_task(self._report(pump, report_interval)),
             asyncio.create_task(self._poll(pump)),
-            asyncio.create_task(self._anchors.run()),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+        except BaseException:
+            await self._stream.close()  # the source must not wait for what follows
+            raise
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._anchors.flush()
 
     async def _pump(self, pump: Pump, delivery: Delivery) -> None:
         """Pump until told to stop, and until all that was pumped is durable."""
@@ -255,6 +225,8 @@ class Session:
             await asyncio.gather(pumping, return_exceptions=True)
         if not was_done:
             await self._sit_out(delivery)
+        if isinstance(pumping.exception(), PoisonError):
+            await delivery.drained()  # what came before it is stored before anything is said about it
         pumping.result()
         try:
             await asyncio.wait_for(delivery.drained(), STALL_LIMIT)
@@ -284,6 +256,8 @@ class Session:
             if self._durable_lsn != reported or pump.wants_reply or now - at >= interval:
                 pump.wants_reply = False
                 self._stream.report(self._durable_lsn)
+                if self._durable_lsn != reported:
+                    failpoint.reached("acknowledged")
                 reported, at = self._durable_lsn, now
             self._moved.clear()
             try:
@@ -293,15 +267,28 @@ class Session:
 
     async def _poll(self, pump: Pump) -> None:
         """Look at the slot; a source that shuts down ends this connection at once, and so the session."""
+        assert self._stream
+        misses = 0
         while True:
-            await self._look(pump.settled_lsn)
+            is_active = await self._look(pump.settled_lsn)
+            misses = misses + 1 if self._stream.is_streaming and not is_active else 0
+            if misses == _MISSES:
+                raise UnavailableError("source database: the server has given the stream up, unheard")
             await asyncio.sleep(_POLL_INTERVAL)
 
-    async def _look(self, settled_lsn: int) -> None:
+    async def _look(self, settled_lsn: int) -> bool:
+        """Tell what the slot and the tables are like; whether somebody reads the slot. Raises UnavailableError after a while."""
         assert self._sidecar
-        slot = await self._sidecar.slot()
+        try:
+            async with asyncio.timeout(_LOOK_LIMIT):
+                slot = await self._sidecar.slot()
+        except TimeoutError:
+            raise UnavailableError(f"source database: no answer within {_LOOK_LIMIT:.0f} s") from None
         if slot is None:
-            return
+            return False
+        harm = await self._sidecar.harm_to_event_triggers()
+        if harm:
+            self._observer.ddl_alert(DdlAlert(AlertKind.EVENT_TRIGGER, "", harm))
         settled = max(slot.confirmed_flush_lsn, settled_lsn)
         tables = await self._sidecar.tables()
         if tables.unpublished:
@@ -325,6 +312,7 @@ class Session:
                 tables.without_identity,
             )
         )
+        return slot.active
 
     async def _look_without_audit(self, connections: AsyncExitStack) -> None:
         """While the audit database is away the lag still grows: look at the slot once, if the source can be reached."""
@@ -335,6 +323,7 @@ class Session:
             pass
 
     def _on_receipt(self, receipt: Receipt, sealed: Sealed) -> None:
+        failpoint.reached("after-commit")
         self._durable_lsn = receipt.block.end_lsn
         self._moved.set()
         self._anchors.note(receipt)
@@ -350,6 +339,5 @@ class Session:
         self._observer.block_committed(
             receipt, counts, datetime.fromisoformat(oldest).timestamp() if oldest else 0.0
         )
-
-    def _on_anchor_failure(self, target: str, reason: str) -> None:
-        self._observer.warned("anchor_failed", target=target, reason=reason)
+        for alert in sealed.alerts:
+            self._observer.ddl_alert(alert)

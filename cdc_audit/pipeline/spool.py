@@ -21,6 +21,7 @@ _PIECE_MESSAGES = 2_000
 _OVERHEAD = 64  # what a small message takes besides its bytes
 _LENGTH = struct.Struct(">I")
 _COMMIT = struct.Struct(">xBQQq")  # kind, flags, commit position, end position, commit time
+_BEGIN_HEADER = struct.Struct(">xQqI")  # kind, commit position, commit time, xid
 _BEGIN, _END = ord("B"), ord("C")
 
 
@@ -37,6 +38,16 @@ class Spool:
     def is_holding(self) -> bool:
         """Whether a transaction has begun and not ended."""
         return self._is_open
+
+    @property
+    def transaction(self) -> tuple[int, int]:
+        """The xid of the transaction that has begun and not ended, and a position just past the start of its COMMIT, from which
+        on it isn't sent again; (0, 0) for none.
+        """
+        if not self._is_open or len(self._messages[0]) != _BEGIN_HEADER.size:
+            return 0, 0
+        commit_lsn, _, xid = _BEGIN_HEADER.unpack(self._messages[0])
+        return xid, commit_lsn + 1
 
     def feed(self, items: Iterable[bytes | Notice]) -> Iterator[list[bytes | Notice]]:
         """Pieces that can be decoded now. The Begin in them is 8 bytes longer: the end position, as ``decode.pgoutput`` takes it.

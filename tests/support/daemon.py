@@ -49,11 +49,14 @@ def until(condition: Callable[[], object], what: str, timeout: float = 30) -> No
 class DaemonProcess:
     """``cdc-audit run`` on a metrics port of its own; killed at the end of its ``with``."""
 
-    def __init__(self, env: Mapping[str, str], log: Path, *arguments: str) -> None:
+    def __init__(
+        self, env: Mapping[str, str], log: Path, *arguments: str, module: str = "cdc_audit"
+    ) -> None:
         self.port = _free_port()
         self._env = {**env, "CDC_AUDIT_METRICS_LISTEN": f"127.0.0.1:{self.port}"}
         self._log = log
         self._arguments = arguments
+        self._module = module
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -71,7 +74,7 @@ class DaemonProcess:
         """Start it; it may take a moment until it streams."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cdc_audit", "run", *self._arguments],
+                [sys.executable, "-m", self._module, "run", *self._arguments],
                 env=self._env,
                 stdout=log,
                 stderr=log,

@@ -1,22 +1,36 @@
-"""A TCP proxy before a server, which changes what the server sends; replacements keep the length, so that frames stay whole."""
+"""A TCP proxy before a server: it changes, delays or withholds what the server sends, or breaks connections.
+
+Replacements keep the length, so that frames stay whole.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
 
 class Proxy:
-    """Listens on loopback and passes everything on to ``host``:``port``; ``replace`` maps bytes to bytes of equal length."""
+    """Listens on loopback and passes everything on to ``host``:``port``.
+
+    ``replace`` maps bytes that the server sends to bytes of equal length. From an answer on that holds ``hold_at``, nothing of
+    what the server sends gets through on that connection, and ``held`` is set. ``rate`` slows down what the client sends, in
+    bytes a second; 0 doesn't.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
+        self._gate = _open_gate()
+        self._stalled: set[int] = set()
         self.replace: dict[bytes, bytes] = {}
+        self.hold_at = b""
+        self.held = threading.Event()
+        self.rate = 0
 
     @property
     def port(self) -> int:
@@ -35,13 +49,23 @@ class Proxy:
         self._listener.close()
         self.cut()
 
+    def stall(self) -> None:
+        """Let nothing through in either direction, and nobody notice: no connection is closed."""
+        self._gate.clear()
+
+    def stall_one(self, port: int) -> None:
+        """The same for one connection: the one that reaches the server from this port."""
+        self._stalled.add(port)
+
     def cut(self) -> None:
-        """Break every connection."""
+        """Break every connection. New ones get through."""
         for one in self._sockets:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
         self._sockets.clear()
+        gate, self._gate = self._gate, _open_gate()
+        gate.set()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -49,14 +73,41 @@ class Proxy:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(self._target)
                 self._sockets += [client, server]
-                threading.Thread(target=self._pass, args=(client, server, False), daemon=True).start()
-                threading.Thread(target=self._pass, args=(server, client, True), daemon=True).start()
+                port = server.getsockname()[1]
+                for source, target, is_answer in ((client, server, False), (server, client, True)):
+                    passing = (source, target, self._gate, port, is_answer)
+                    threading.Thread(target=self._pass, args=passing, daemon=True).start()
 
-    def _pass(self, source: socket.socket, target: socket.socket, changed: bool) -> None:
+    def _pass(
+        self,
+        source: socket.socket,
+        target: socket.socket,
+        gate: threading.Event,
+        port: int,
+        is_answer: bool,
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                for old, new in self.replace.items() if changed else ():
-                    data = data.replace(old, new)
+                gate.wait()
+                if port in self._stalled:
+                    continue
+                if is_answer:
+                    for old, new in self.replace.items():
+                        data = data.replace(old, new)
+                    if self.hold_at and self.hold_at in data:
+                        self.hold_at = b""
+                        self.held.set()
+                        while source.recv(65536):
+                            pass
+                        break
+                elif self.rate:
+                    time.sleep(len(data) / self.rate)
                 target.sendall(data)
         with contextlib.suppress(OSError):
             target.shutdown(socket.SHUT_WR)
+
+
+def _open_gate() -> threading.Event:
+    gate = threading.Event()
+    gate.set()
+    return gate

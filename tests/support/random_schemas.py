@@ -99,7 +99,7 @@ _NAMES = (
     "name",
     "typeoid",
     "x,y",
-    "password2",
+    "compassion",
     "b",
     "c",
     "d",

@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
 
 from cdc_audit import errors
 from cdc_audit.cli import cdc_audit
-from cdc_audit.config import Config
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-
-
-def keys(section: str) -> dict[str, Any]:
-    """Key -> default of one section, by the names of the configuration file."""
-    model = Config.model_fields[section].annotation
-    assert model is not None
-    return {info.alias or name: info.default for name, info in model.model_fields.items()}
-
-
-def test_the_example_configuration_has_every_key_with_its_default() -> None:
-    text = (ROOT / "deploy/config/cdc-audit.toml").read_text()
-    given = tomllib.loads(text)
-    Config.model_validate(given)
-    for section in Config.model_fields:
-        for key, default in keys(section).items():
-            if key in given.get(section, {}) and key != "dsn":
-                value = given[section][key]
-                assert (tuple(value) if isinstance(value, list) else value) == default, f"[{section}] {key}"
-            elif key not in given.get(section, {}):
-                assert re.search(rf"^# (\[\[redact\.)?{key}\b", text, re.MULTILINE), (
-                    f"[{section}] {key} is not mentioned"
-                )
 
 
 def test_the_readme_names_every_exit_code() -> None:

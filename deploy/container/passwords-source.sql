@@ -1,0 +1,1 @@
+alter role cdc_audit password 'source';

@@ -1,0 +1,66 @@
+"""What the tests of faults share: a source with the random workload's tables, the oracle beside it, and the check at the end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from tests.support.daemon import cdc_audit, initialised, until
+from tests.support.databases import Databases
+from tests.support.oracle import Oracle, wait_for
+from tests.support.workload import SCHEMAS, Workload
+
+# A type whose values are stored as they are and printed as an enum's: a value that is no label can't be printed.
+POISON = """
+create type poison;
+create function poison_in(cstring) returns poison language internal immutable strict as 'int4in';
+create function poison_out(poison) returns cstring language internal immutable strict as 'enum_out';
+create type poison (input = poison_in, output = poison_out, like = int4);
+create table poisoned (id int primary key, v poison);
+create table t (id int primary key);
+create table outside (id int primary key);
+"""
+
+
+def prepared(databases: Databases, **more: str) -> tuple[dict[str, str], Oracle]:
+    """Tables, daemon's slot and oracle, in this order; the daemon's environment, with ``more`` as in ``environment``."""
+    env = databases.environment(**{"BATCH_FLUSH_INTERVAL": "0.05", **more})
+    Workload.install(databases.source_dsn)
+    initialised(env)
+    return env, Oracle.install(databases.source_dsn, SCHEMAS)
+
+
+@contextlib.contextmanager
+def under_load(databases: Databases, *, seed: int = 11) -> Iterator[Workload]:
+    """The workload goes on as long as the block lasts."""
+    workload = Workload(databases.source_dsn, seed=seed, transactions=10**6, events=True, pause=0.02)
+    workload.start()
+    try:
+        yield workload
+    finally:
+        workload.stop()
+        workload.join()
+
+
+def advance(workload: Workload, transactions: int) -> None:
+    """Wait until so many more are committed."""
+    at = workload.committed + transactions
+    until(lambda: workload.committed >= at, f"{transactions} more transactions", 60)
+
+
+def check(databases: Databases, oracle: Oracle, env: dict[str, str], *arguments: str) -> None:
+    """All that was committed is in the trail, once, in order, with its user; and the proof holds."""
+    wait_for(databases.audit_dsn, oracle.mark())
+    difference = oracle.compare(databases.audit_dsn)
+    assert difference.is_none, difference
+    verified = cdc_audit("verify", *arguments, env=env)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def kinds(databases: Databases) -> list[str]:
+    """The kinds of the ledger's blocks without data and heartbeats, in order."""
+    rows = databases.audit.execute(
+        "select kind from audit.ledger where kind not in ('data', 'heartbeat') order by block",
+        dbname=databases.audit_name,
+    )
+    return [row[0] for row in rows]
