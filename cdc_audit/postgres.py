@@ -63,10 +63,13 @@ def conninfo(dsn: str, *, application_name: str, settings: str = _SETTINGS) -> s
     return make_conninfo(**{**_DEFAULTS, "application_name": application_name, **given})
 
 
-def connect(dsn: str, *, side: str, application_name: str = "cdc-audit") -> Connection:
+def connect(
+    dsn: str, *, side: str, application_name: str = "cdc-audit", settings: str = _SETTINGS
+) -> Connection:
     """A synchronous autocommit connection, for one-time commands. ``side`` ("source" or "audit") names it in errors."""
     try:
-        return psycopg.connect(conninfo(dsn, application_name=application_name), autocommit=True)
+        text = conninfo(dsn, application_name=application_name, settings=settings)
+        return psycopg.connect(text, autocommit=True)
     except psycopg.Error as error:
         raise explain(error, side=side) from error
 

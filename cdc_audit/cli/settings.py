@@ -40,11 +40,15 @@ def load_config(file: Path | None, flags: Mapping[str, Mapping[str, object]] | N
 
     Raises SettingError that names the first wrong key and where the keys are documented.
     """
-    if file is not None and not file.is_file():
+    try:
+        is_missing = file is not None and not file.is_file()
+        found = _found(file)
+    except OSError as error:  # a folder on the way may be closed to this account
+        raise SettingError(f"cannot read {error.filename}: {error.strerror}") from error
+    if is_missing:
         raise SettingError(
             f"configuration file {file} does not exist", remedy="correct --config or CDC_AUDIT_CONFIG"
         )
-    found = _found(file)
     try:
         given: dict[str, Any] = dict(flags or {})
         return Config.model_validate(_layers(found)(**given).model_dump(by_alias=True))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import psycopg
 from psycopg import Connection
 
 from cdc_audit.ops.check import Check, Outcome, Session, Side
-from cdc_audit.postgres import conninfo
+from cdc_audit.postgres import connect
 from cdc_audit.source.stream import OPTIONS, PINNED
 
 _LOOPBACK = ("127.", "::1", "localhost")
@@ -52,8 +51,7 @@ def tls(side: Side, *, host: str, is_encrypted: bool, mode: str) -> Outcome:
 def pinned_settings(session: Session) -> Outcome:
     """The stream's values are printed in the one way that the decoder knows, whatever roles and databases set."""
     wanted = {name.lower(): value for name, value in PINNED.items()}
-    dsn = conninfo(session.config.source.dsn, application_name="cdc-audit-doctor", settings=OPTIONS)
-    with psycopg.connect(dsn, autocommit=True) as connection:
+    with connect(session.config.source.dsn, side="source", settings=OPTIONS) as connection:
         rows = session.rows_on(connection, "pinned", names=list(wanted))
     # DateStyle has a second part, the order of input.
     wrong = [row.name for row in rows if row.value.partition(",")[0].strip('"') != wanted[row.name]]

@@ -152,7 +152,7 @@ class Metrics:
     def _make_block_metrics(self) -> None:
         self.transactions_total = self._counter("transactions_total", "Source transactions made durable.")
         self.blocks_total = self._counter("blocks_total", "Blocks appended to the ledger, by kind.", "kind")
-        for kind in ("data", "heartbeat", "gap", "divergence"):
+        for kind in ("data", "heartbeat", "gap", "divergence", "poison"):
             self.blocks_total.labels(kind)
         self.last_block = self._gauge("last_block", "Number of the ledger's last block.")
         self.last_commit_timestamp_seconds = self._gauge(

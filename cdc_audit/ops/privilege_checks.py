@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cdc_audit.ops.check import Check, Outcome, Session
 from cdc_audit.schema.migrate import quoted
@@ -81,13 +81,13 @@ def privilege_checks() -> list[Check]:
     ]
 
 
-def _rights(row: NamedTuple) -> Iterable[tuple[str, str]]:
-    kind, name, is_partition = row.kind, row.name, row.is_partition  # type: ignore[attr-defined]
-    if kind == "schema":
+def _rights(row: Any) -> Iterable[tuple[str, str]]:
+    """What should be granted on a row of the statement ``objects``."""
+    if row.kind == "schema":
         return _SCHEMA
-    if kind == "function":
-        return _FUNCTIONS.get(name, ())
-    return _PARTITION if is_partition else _TABLES.get(name, ())
+    if row.kind == "function":
+        return _FUNCTIONS.get(row.name, ())
+    return _PARTITION if row.is_partition else _TABLES.get(row.name, ())
 
 
 def _role(grant: Grant) -> str:

@@ -151,8 +151,13 @@ class Daemon:
         else:
             side = "audit" if error.message.startswith("audit") else "source"
             self._observer.state("waiting", error.message)
+            remedy = {"remedy": error.remedy} if error.remedy else {}
             self._observer.warned(
-                "connection_lost", side=side, reason=error.message, again_in=round(decision.delay, 1)
+                "connection_lost",
+                side=side,
+                reason=error.message,
+                again_in=round(decision.delay, 1),
+                **remedy,
             )
             self._observer.reconnected(side)
         try:

@@ -213,12 +213,15 @@ class Session:
 
     async def _pump(self, pump: Pump, delivery: Delivery) -> None:
         """Pump until told to stop, and until all that was pumped is durable."""
+        assert self._writer
         pumping = asyncio.create_task(pump.run())
         try:
             while not pumping.done():
                 await asyncio.wait([pumping], timeout=0.5)
                 if delivery.stalled_for() >= STALL_LIMIT:
                     break
+                if delivery.is_idle:
+                    self._writer.look()
         finally:
             was_done = pumping.done()
             pumping.cancel()

@@ -90,6 +90,13 @@ class Writer:
         self._is_only_writer = bool((await self._one("try_lock", (self._schema,)))[0])
         return self._is_only_writer
 
+    def look(self) -> None:
+        """Notice that the server has ended the session, while nothing is asked of it. Raises UnavailableError."""
+        try:
+            self._connection.pgconn.consume_input()
+        except psycopg.Error as error:
+            raise explain(error, side="audit") from error
+
     async def last_block(self) -> tuple[Block, bytes] | None:
         """The chain's last block and its hash, or None if the ledger is empty."""
         try:

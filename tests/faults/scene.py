@@ -31,9 +31,11 @@ def prepared(databases: Databases, **more: str) -> tuple[dict[str, str], Oracle]
 
 
 @contextlib.contextmanager
-def under_load(databases: Databases, *, seed: int = 11) -> Iterator[Workload]:
-    """The workload goes on as long as the block lasts."""
-    workload = Workload(databases.source_dsn, seed=seed, transactions=10**6, events=True, pause=0.02)
+def under_load(databases: Databases, *, seed: int = 11, suppressed: bool = True) -> Iterator[Workload]:
+    """The workload goes on as long as the block lasts. ``suppressed`` is as in ``Workload``: not with pgoutput."""
+    workload = Workload(
+        databases.source_dsn, seed=seed, transactions=10**6, events=True, pause=0.02, suppressed=suppressed
+    )
     workload.start()
     try:
         yield workload
@@ -48,10 +50,19 @@ def advance(workload: Workload, transactions: int) -> None:
     until(lambda: workload.committed >= at, f"{transactions} more transactions", 60)
 
 
-def check(databases: Databases, oracle: Oracle, env: dict[str, str], *arguments: str) -> None:
-    """All that was committed is in the trail, once, in order, with its user; and the proof holds."""
+def check(
+    databases: Databases,
+    oracle: Oracle,
+    env: dict[str, str],
+    *arguments: str,
+    has_root_truncates: bool = True,
+) -> None:
+    """All that was committed is in the trail, once, in order, with its user; and the proof holds.
+
+    ``arguments`` are verify's, ``has_root_truncates`` is as in ``Oracle.compare``: pgoutput doesn't send them.
+    """
     wait_for(databases.audit_dsn, oracle.mark())
-    difference = oracle.compare(databases.audit_dsn)
+    difference = oracle.compare(databases.audit_dsn, has_root_truncates=has_root_truncates)
     assert difference.is_none, difference
     verified = cdc_audit("verify", *arguments, env=env)
     assert verified.returncode == 0, verified.stdout + verified.stderr

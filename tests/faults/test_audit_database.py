@@ -116,8 +116,8 @@ def test_a_full_disk_under_the_audit_databases_wal_is_a_crash_and_nothing_is_los
             assert "No space left on device" in audit.log_text()
             until(lambda: "audit database" in daemon.get("/readyz")[1], "it says whom it waits for")
             ballast.unlink()
-            if not audit.is_running:
-                audit.start()
+            audit.kill()
+            audit.start()
             until(lambda: daemon.get("/readyz")[0] == 200, "streaming again", 60)
             workload.stop()
             workload.join()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from cdc_audit.cli.key import command as key
 from cdc_audit.ops.check import Status
 from cdc_audit.postgres import connect
 from cdc_audit.schema import migrate as migrations
@@ -92,9 +93,7 @@ def _no_key(patient: Patient, folder: Path) -> None:
 
 
 def _open_key(patient: Patient, folder: Path) -> None:
-    from cdc_audit.cli.key import command
-
-    command.main(["generate", str(folder / "signing.pem")], standalone_mode=False)
+    key.main(["generate", str(folder / "signing.pem")], standalone_mode=False)
     (folder / "signing.pem").chmod(0o644)
     _no_key(patient, folder)
 

@@ -9,8 +9,8 @@ from cdc_audit.errors import (
     AnotherDaemonError,
     CdcAuditError,
     NotPermittedError,
+    PoisonError,
     SettingError,
-    StreamError,
     UnavailableError,
 )
 from cdc_audit.source.plugin import explain_refusal
@@ -64,7 +64,7 @@ REPLICATION = 'alter role "d""r" replication;'
         ("58P01", 'could not access file "wal2json": No such file', SettingError, "postgresql-16-wal2json"),
         ("58P01", "requested WAL segment 0000000100 has already been removed", SettingError, RECREATE),
         ("55006", 'replication slot "s" is active for PID 17', AnotherDaemonError, "standby"),
-        ("54000", "Cannot enlarge string buffer", StreamError, "slot advance --to"),
+        ("54000", "Cannot enlarge string buffer", PoisonError, None),
         ("0A000", "logical decoding cannot be used while in recovery", SettingError, "primary"),
         ("57P01", "terminating connection due to administrator command", UnavailableError, None),
     ],
