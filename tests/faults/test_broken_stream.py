@@ -59,6 +59,8 @@ def test_a_message_that_wal2json_never_sends_stops_the_daemon_and_loses_nothing(
         assert daemon.wait() == 70
         assert words in daemon.log_text()
         assert "secret-" not in daemon.log_text()
+        # Without its end nothing is known of the transaction, and so no way past it.
+        assert ("cdc-audit quarantine --lsn" in daemon.log_text()) == ("lacks" not in words)
     proxy.replace = {}
     with DaemonProcess(
         databases.environment(SOURCE_DSN=dsn, BATCH_FLUSH_INTERVAL="0"), tmp_path / "log"

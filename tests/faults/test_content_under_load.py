@@ -158,7 +158,9 @@ def test_schemas_that_change_under_load_disturb_nobody(databases: Databases, tmp
         thread.start()
         advance(workload, 20)
         thread.join()
-        stored = "select table_name, new_data from storm_audit.audit_logs where schema_name = 'storm' order by id"
+        stored = (
+            "select table_name, new_data from storm_audit.audit_logs where schema_name = 'storm' order by id"
+        )
         until(
             lambda: len(databases.audit.execute(stored, dbname=databases.audit_name)) == rounds * len(IMAGES),
             "the storm's rows",

@@ -99,6 +99,25 @@ def test_daemons_killed_at_each_failpoint_in_turn_under_load_lose_and_repeat_not
             assert daemon.stop() == 0
 
 
+def test_a_failpoint_can_also_fail_or_halt_the_daemon(databases: Databases, tmp_path: Path) -> None:
+    env, oracle = prepared(databases)
+    with under_load(databases) as workload:
+        with DaemonProcess(armed(env, "after-copy:2=error"), tmp_path / "log") as daemon:
+            until(lambda: "failpoint after-copy" in daemon.get("/readyz")[1], "it fails")
+            until(lambda: daemon.get("/readyz")[0] == 200, "and goes on")
+            assert daemon.stop() == 0
+        with DaemonProcess(armed(env, "after-commit:2=stop"), tmp_path / "log2") as daemon:
+            assert daemon.process is not None
+            state = Path(f"/proc/{daemon.process.pid}/stat")
+            until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T", "it halts")
+            daemon.signal(signal.SIGCONT)
+            advance(workload, 5)
+            workload.stop()
+            workload.join()
+            check(databases, oracle, env)
+            assert daemon.stop() == 0
+
+
 def large_transaction(databases: Databases) -> None:
     """One that isn't held back until its COMMIT: its first rows are on their way before."""
     databases.source.execute(

@@ -11,8 +11,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from cdc_audit.cli.demo.binaries import Binaries
 from cdc_audit.cli.demo.cluster import Cluster
 from tests.faults.scene import advance, check, kinds, prepared, under_load
+from tests.integration.ops.test_doctor_servers import eighteen_or_newer
 from tests.support.daemon import DaemonProcess, cdc_audit, initialised, until
 from tests.support.databases import Databases, new_databases
 from tests.support.servers import Server
@@ -297,3 +299,24 @@ def test_a_slot_dropped_while_the_daemon_is_away_from_it_stops_it(own: Databases
             until(lambda: source.execute(dropping).fetchall(), "dropped between two of its sessions")
         assert daemon.wait(30) == 78
         assert "does not exist" in daemon.log_text() and "cdc-audit slot" in daemon.log_text()
+
+
+def test_a_slot_that_was_idle_for_too_long_is_lost_like_any_other(
+    audit_cluster: Server, tmp_path: Path
+) -> None:
+    """PostgreSQL 18: idle_replication_slot_timeout, looked at by checkpoints."""
+    folder = eighteen_or_newer()
+    if folder is None:
+        pytest.skip("needs PostgreSQL 18 or newer")
+    settings = {"idle_replication_slot_timeout": "1s"}
+    with Cluster("eighteen", binaries=Binaries(folder, 18, False), settings=settings) as source:
+        databases = new_databases(source, audit_cluster)
+        run(databases, "create table t (id int primary key)")
+        env = databases.environment(SOURCE_PLUGIN="pgoutput")
+        initialised(env)
+        slots = "select invalidation_reason from pg_replication_slots"
+        until(lambda: source.execute("checkpoint; " + slots) == [("idle_timeout",)], "invalidated")
+        code, said = outcome(env, tmp_path / "log")
+        assert code == 78, said
+        assert "invalidated" in said and "cdc-audit slot recreate" in said
+        databases.drop()

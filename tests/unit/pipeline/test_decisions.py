@@ -8,6 +8,7 @@ from cdc_audit.errors import (
     CdcAuditError,
     LedgerMovedError,
     NotPermittedError,
+    PoisonError,
     SettingError,
     StreamError,
     UnavailableError,
@@ -88,6 +89,17 @@ def test_a_history_that_does_not_know_the_ledgers_timeline_is_no_successor() -> 
         resume(source(timeline=3, history="1\t0/20\tx\n"))
 
 
+def test_a_transaction_that_is_given_up_becomes_a_block_up_to_its_end_that_says_what_is_lost() -> None:
+    poison = reconcile.Poison(120, 77, 150, "too large", "ticket 1")
+    resumption = reconcile.resume(LAST, source(100), plugin="wal2json", poison=poison)
+    assert resumption.lsn == 150
+    block = resumption.blocks[0]
+    assert (block.kind, block.start_lsn, block.end_lsn) == ("poison", 100, 150)
+    assert block.detail["lost"] == "all changes of transaction 77"
+    done = reconcile.resume(LAST._replace(end_lsn=150), source(100), plugin="wal2json", poison=poison)
+    assert done == reconcile.Resumption(150, ())
+
+
 def test_a_block_is_closed_when_full_or_old_and_never_when_empty() -> None:
     settings = Batch(max_rows=10, max_bytes=65_536, flush_interval=1)
     assert batch.is_full(settings, rows=10, size=1) and batch.is_full(settings, rows=1, size=65_536)
@@ -140,6 +152,11 @@ def test_a_database_that_is_away_is_tried_again_ever_more_slowly_up_to_five_seco
 def test_after_a_block_of_somebody_elses_the_ledger_is_looked_at_anew_at_once_however_often() -> None:
     for attempt in (1, 50):
         assert recovery.after(LedgerMovedError("x"), attempt=attempt, jitter=0.5) == recovery.Retry(0.05)
+
+
+def test_a_transaction_that_fails_is_tried_three_times() -> None:
+    decisions = [recovery.after(PoisonError("x", lsn=1), attempt=n, jitter=0.5) for n in (1, 2, 3)]
+    assert decisions == [recovery.Retry(0.2), recovery.Retry(0.2), None]
 
 
 def test_a_standby_looks_twice_a_second() -> None:
