@@ -8,9 +8,10 @@ from typing import NamedTuple
 class Block(NamedTuple):
     """One row of ``<schema>.ledger``, in column order but for ``block_hash`` and ``signature``, which follow from it.
 
-    ``kind``: genesis, data, heartbeat, gap, divergence, poison, timeline, key, ... ``first_id`` is the id of the block's first row, or the
-    next id to be given where the block has no rows. LSNs are integers. ``last_commit_at`` and ``written_at`` are as PostgreSQL
-    prints timestamptz in UTC; ``last_commit_at`` is "" where no commit is known. ``detail`` is the text that jsonb prints, or "".
+    ``kind``: genesis, data, heartbeat, gap, divergence, poison, timeline, key, ... ``first_id`` is the id of the block's first
+    row, or the next id to be given where the block has no rows. LSNs are integers. ``last_commit_at`` and ``written_at`` are
+    as PostgreSQL prints timestamptz in UTC; ``last_commit_at`` is "" where no commit is known. ``detail`` is the text that
+    jsonb prints, or "".
     """
 
     block: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 import orjson
 import structlog
@@ -43,7 +43,7 @@ def configure(level: Level, format: Format) -> None:  # noqa: A002 - the configu
             *_renderers(as_json, stream),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.NOTSET),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _Unfailing(stream))),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -98,6 +98,25 @@ def _to_json(event: EventDict, **_: Any) -> str:
     except TypeError:  # integers over 64 bits, lone surrogates: rare, and no reason to lose a line
         plain = {key: value if str(value).isascii() else ascii(value) for key, value in event.items()}
         return orjson.dumps({key: str(value) for key, value in plain.items()}).decode()
+
+
+class _Unfailing:
+    """A stream that loses what can't be written: a full disk under the log stops nothing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+        except OSError:
+            pass
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            pass
 
 
 class _Bridge(logging.Handler):

@@ -197,7 +197,7 @@ class Session:
             asyncio.create_task(self._pump(pump, delivery)),
             asyncio.create_task(delivery.run()),
             asyncio.create_task(self._report(pump, report_interval)),
-            asyncio.create_task(self._poll(pump)),
+            asyncio.create_task(self._poll(pump, delivery)),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -268,15 +268,19 @@ class Session:
             except TimeoutError:
                 pass
 
-    async def _poll(self, pump: Pump) -> None:
-        """Look at the slot; a source that shuts down ends this connection at once, and so the session."""
-        assert self._stream
+    async def _poll(self, pump: Pump, delivery: Delivery) -> None:
+        """Look at the slot; a source that shuts down ends this connection at once, and so the session. Look at the writer, too,
+        while it has nothing to do: readiness must not wait for the next row.
+        """
+        assert self._stream and self._writer
         misses = 0
         while True:
             is_active = await self._look(pump.settled_lsn)
             misses = misses + 1 if self._stream.is_streaming and not is_active else 0
             if misses == _MISSES:
                 raise UnavailableError("source database: the server has given the stream up, unheard")
+            if delivery.is_idle:
+                self._writer.look()
             await asyncio.sleep(_POLL_INTERVAL)
 
     async def _look(self, settled_lsn: int) -> bool:

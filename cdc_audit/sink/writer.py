@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import IO, Any
 
 import psycopg
@@ -84,6 +84,10 @@ class Writer:
         if self._openings is not None:
             self._openings.close()
         await self._connection.close()
+        if self._copying is not None:
+            given_up = psycopg.OperationalError("the block was given up")
+            with suppress(psycopg.Error):
+                await self._copying.__aexit__(type(given_up), given_up, None)
 
     async def try_lock(self) -> bool:
         """Become the one writer of this schema's ledger, until the connection ends; False if another daemon is."""

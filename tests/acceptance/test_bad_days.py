@@ -40,6 +40,22 @@ def test_a_host_that_is_not_there_is_waited_for_and_said(databases: Databases, t
         assert daemon.stop() == 0
 
 
+def test_readiness_tells_that_the_audit_database_is_gone_while_there_is_nothing_to_write(
+    private_cluster: Callable[..., Server], databases: Databases, tmp_path: Path
+) -> None:
+    audit = private_cluster("audit")
+    env = databases.environment(AUDIT_DSN=audit.dsn(), LEDGER_HEARTBEAT_INTERVAL="3600")
+    initialised(env)
+    with DaemonProcess(env, tmp_path / "log") as daemon:
+        daemon.until_ready()
+        audit.stop("immediate")
+        until(lambda: daemon.get("/readyz")[0] == 503, "it is not ready")
+        assert "audit database" in daemon.get("/readyz")[1]
+        audit.start()
+        daemon.until_ready()
+        assert daemon.stop() == 0
+
+
 def test_a_role_without_replication_exits_77_with_the_statement_that_mends_it(
     databases: Databases, tmp_path: Path
 ) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+import pytest
+
+from cdc_audit.cli.demo.cluster import Cluster
 from tests.support.daemon import cdc_audit, initialised, until
 from tests.support.databases import Databases
 from tests.support.oracle import Oracle, wait_for
+from tests.support.servers import Server
 from tests.support.workload import SCHEMAS, Workload
 
 # A type whose values are stored as they are and printed as an enum's: a value that is no label can't be printed.
@@ -66,6 +70,13 @@ def check(
     assert difference.is_none, difference
     verified = cdc_audit("verify", *arguments, env=env)
     assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def local(server: Server) -> Cluster:
+    """The server, whose files must be here."""
+    if not isinstance(server, Cluster):
+        pytest.skip("needs a server whose files are here: CDC_AUDIT_TEST_PG=local")
+    return server
 
 
 def kinds(databases: Databases) -> list[str]:

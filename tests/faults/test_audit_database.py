@@ -13,7 +13,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from cdc_audit.cli.demo.cluster import Cluster
-from tests.faults.scene import advance, check, prepared, under_load
+from tests.faults.scene import advance, check, local, prepared, under_load
 from tests.faults.test_source_changes import run, stored, twin
 from tests.support.daemon import DaemonProcess, cdc_audit, initialised, until
 from tests.support.databases import Databases, new_databases
@@ -67,10 +67,9 @@ def given_to(server: Cluster, folder: Path) -> None:
 def test_a_full_disk_is_waited_for_and_nothing_is_lost(
     own: Databases, small_disk: Path, tmp_path: Path
 ) -> None:
-    assert isinstance(own.audit, Cluster)
     folder = small_disk / "space"
     folder.mkdir()
-    given_to(own.audit, folder)
+    given_to(local(own.audit), folder)
     own.audit.execute(f"create tablespace small location '{folder}'")
     own.audit.execute(f'alter database "{own.audit_name}" set tablespace small')
     env, oracle = prepared(own)
@@ -231,8 +230,7 @@ def test_a_partition_that_somebody_dropped_takes_its_rows_along_and_verify_says_
 def test_a_changed_password_stops_the_daemon_with_the_place_to_correct(
     own: Databases, tmp_path: Path
 ) -> None:
-    assert isinstance(own.audit, Cluster)
-    hba = own.audit.data / "pg_hba.conf"
+    hba = local(own.audit).data / "pg_hba.conf"
     hba.write_text("local all auditor scram-sha-256\n" + hba.read_text())
     own.audit.execute("create role auditor superuser login password 'old'; select pg_reload_conf()")
     dsn = make_conninfo(own.audit_dsn, user="auditor")

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 
 from tests.faults.scene import advance, check, prepared, under_load
-from tests.support.daemon import DaemonProcess, until
+from tests.support.daemon import DaemonProcess, initialised, until
 from tests.support.databases import Databases
 
 
@@ -165,4 +165,35 @@ def test_a_daemon_that_slept_past_the_walsenders_patience_goes_on(
         workload.stop()
         workload.join()
         check(databases, oracle, env)
+        assert daemon.stop() == 0
+
+
+BUG = """
+from cdc_audit.seal.builder import BlockBuilder
+add = BlockBuilder.add
+def broken(self, stretch):
+    for change in stretch.changes:
+        raise ValueError(change)
+    return add(self, stretch)
+BlockBuilder.add = broken
+"""
+
+
+def test_a_bug_stops_the_daemon_before_anything_is_stored_or_said_that_should_not_be(
+    databases: Databases, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BUG)
+    env = databases.environment(BATCH_FLUSH_INTERVAL="0")
+    databases.source.execute("create table t (v text primary key)", dbname=databases.source_name)
+    initialised(env)
+    databases.source.execute("insert into t values ('canary'), ('other')", dbname=databases.source_name)
+    with DaemonProcess({**env, "PYTHONPATH": str(tmp_path)}, tmp_path / "log") as daemon:
+        assert daemon.wait(30) == 70
+        assert "internal error: ValueError" in daemon.log_text()
+        assert "canary" not in daemon.log_text()
+    stored = "select record_id from audit.audit_logs order by id"
+    assert databases.audit.execute(stored, dbname=databases.audit_name) == []
+    with DaemonProcess(env, tmp_path / "log") as daemon:
+        both = [("canary",), ("other",)]
+        until(lambda: databases.audit.execute(stored, dbname=databases.audit_name) == both, "without it")
         assert daemon.stop() == 0

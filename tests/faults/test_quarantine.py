@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.scene import POISON
+from tests.faults.test_links import behind, through
 from tests.support.daemon import DaemonProcess, cdc_audit, initialised, until
 from tests.support.databases import Databases, new_databases
 from tests.support.servers import Server
@@ -107,4 +108,26 @@ def test_a_message_that_becomes_larger_than_the_server_can_send_is_poison_too(
     done = cdc_audit("quarantine", "--lsn", "0/1", "--reason", "180 MB", env=env, timeout=120)
     assert (done.returncode, "(54000)" in done.stderr) == (1, True), done.stderr
     assert stored(databases) == ["1"]
+    databases.drop()
+
+
+def test_a_transaction_whose_lines_can_not_be_read_is_given_up_the_same_way(
+    private_cluster: Callable[..., Server], audit_cluster: Server, tmp_path: Path
+) -> None:
+    databases = new_databases(private_cluster("source", tcp=True), audit_cluster)
+    run(databases, "create table t (id int primary key)")
+    initialised(databases.environment())
+    for number in (1, 2, 3):
+        run(databases, f"insert into t values ({number})")
+    with behind(databases.source_dsn) as proxy:
+        proxy.replace = {b'"value":2}]': b'"value":2}}'}
+        env = databases.environment(SOURCE_DSN=through(proxy, databases.source_dsn))
+        lsn = stopped(env, tmp_path / "log")
+        assert stored(databases) == ["1"]
+        done = cdc_audit("quarantine", "--lsn", lsn, "--reason", "ticket 4713", env=env)
+        assert done.returncode == 0, done.stderr
+        with DaemonProcess(env, tmp_path / "log2") as daemon:
+            daemon.until_ready()
+            until(lambda: stored(databases) == ["1", "3"], "all but that one")
+            assert daemon.stop() == 0
     databases.drop()

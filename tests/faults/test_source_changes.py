@@ -13,7 +13,7 @@ import pytest
 
 from cdc_audit.cli.demo.binaries import Binaries
 from cdc_audit.cli.demo.cluster import Cluster
-from tests.faults.scene import advance, check, kinds, prepared, under_load
+from tests.faults.scene import advance, check, kinds, local, prepared, under_load
 from tests.integration.ops.test_doctor_servers import eighteen_or_newer
 from tests.support.daemon import DaemonProcess, cdc_audit, initialised, until
 from tests.support.databases import Databases, new_databases
@@ -55,12 +55,12 @@ def streams_until(env: dict[str, str], log: Path, condition: Callable[[], object
 
 def twin(cluster: Server) -> Cluster:
     """A copy of a stopped server, slots included: a standby as far as it has come, or a backup."""
-    assert isinstance(cluster, Cluster), "needs a server whose files can be copied"
-    copy = Cluster("twin", binaries=cluster.binaries)
-    shutil.copytree(cluster.data, copy.data)
+    original = local(cluster)
+    copy = Cluster("twin", binaries=original.binaries)
+    shutil.copytree(original.data, copy.data)
     with (copy.data / "postgresql.conf").open("a") as file:
         file.write(f"unix_socket_directories = '{copy.folder}'\n")
-    if (owner := cluster.data.stat()).st_uid:
+    if (owner := original.data.stat()).st_uid:
         for path in (copy.data, *copy.data.rglob("*")):
             shutil.chown(path, owner.st_uid, owner.st_gid)
     return copy
@@ -164,14 +164,14 @@ def test_another_cluster_behind_the_same_name_is_refused(own: Databases, tmp_pat
 
 def test_a_source_whose_wal_was_reset_stops_the_daemon(own: Databases, tmp_path: Path) -> None:
     """pg_resetwal keeps system identifier and timeline, and throws away what the slot needs."""
-    assert isinstance(own.source, Cluster)
+    source = local(own.source)
     env = own.environment(BATCH_FLUSH_INTERVAL="0")
     initialised(env)
     run(own, "insert into t values (1)")
-    own.source.stop("fast")
-    owner = own.source.data.stat().st_uid
+    source.stop("fast")
+    owner = source.data.stat().st_uid
     subprocess.run(
-        [own.source.binaries.program("pg_resetwal"), "-f", own.source.data], check=True, user=owner or None
+        [source.binaries.program("pg_resetwal"), "-f", source.data], check=True, user=owner or None
     )
     own.source.start()
     code, said = outcome(env, tmp_path / "log")
@@ -258,8 +258,7 @@ def test_a_server_whose_wal_level_was_lowered_does_not_start_with_the_slot_and_i
         with pytest.raises(Exception, match="wal_level"):
             own.source.start(timeout=10)
         until(lambda: "source database" in daemon.get("/readyz")[1], "it says whom it waits for")
-        assert isinstance(own.source, Cluster)
-        (own.source.data / "postgresql.auto.conf").write_text("")
+        (local(own.source).data / "postgresql.auto.conf").write_text("")
         own.source.start()
         run(own, "insert into t values (1)")
         until(lambda: stored(own) == [1], "it goes on")

@@ -49,9 +49,7 @@ def until(condition: Callable[[], object], what: str, timeout: float = 30) -> No
 class DaemonProcess:
     """``cdc-audit run`` on a metrics port of its own; killed at the end of its ``with``."""
 
-    def __init__(
-        self, env: Mapping[str, str], log: Path, *arguments: str, module: str = "cdc_audit"
-    ) -> None:
+    def __init__(self, env: Mapping[str, str], log: Path, *arguments: str, module: str = "cdc_audit") -> None:
         self.port = _free_port()
         self._env = {**env, "CDC_AUDIT_METRICS_LISTEN": f"127.0.0.1:{self.port}"}
         self._log = log

@@ -104,7 +104,8 @@ class Proxy:
                     time.sleep(len(data) / self.rate)
                 target.sendall(data)
         with contextlib.suppress(OSError):
-            target.shutdown(socket.SHUT_WR)
+            if port not in self._stalled:
+                target.shutdown(socket.SHUT_WR)
 
 
 def _open_gate() -> threading.Event:
