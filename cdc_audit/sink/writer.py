@@ -123,8 +123,9 @@ class Writer:
                 failpoint.reached("before-begin")
                 await self._begin()
                 failpoint.reached("after-begin")
-                self._copying = self._connection.cursor().copy(ledger.statement("copy_rows", self._schema))
-                self._copy = await self._copying.__aenter__()
+                copying = self._connection.cursor().copy(ledger.statement("copy_rows", self._schema))
+                self._copy = await copying.__aenter__()
+                self._copying = copying
             await self._copy.write(lines)
             failpoint.reached("mid-copy")
         except psycopg.Error as error:

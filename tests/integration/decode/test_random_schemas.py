@@ -70,7 +70,7 @@ def lines(transactions: list[Transaction]) -> list[Line]:
                 stretch.transaction, stretch.context, stretch.changes,
                 first_id=1, first_seq=1, lines=written, leaves=[],
             )  # fmt: skip
-    return [_read(line) for line in written]
+    return [_read(line) for line in b"".join(written).splitlines()]
 
 
 def _read(line: bytes) -> Line:
