@@ -96,8 +96,15 @@ def document(rng: Random, depth: int = 0) -> Any:
     if kind == 5:
         return [document(rng, depth + 1) for _ in range(rng.randint(0, 3))]
     if kind == 6:
-        return {text(rng): document(rng, depth + 1) for _ in range(rng.randint(0, 3))}
+        return {_key(rng): document(rng, depth + 1) for _ in range(rng.randint(0, 3))}
     return (None, True, rng.randint(-(10**12), 10**12), text(rng), 1.5)[kind]
+
+
+def _key(rng: Random) -> str:
+    """An object's key. Chance must not spell a secret's name (otp, pwd, ...), which is redacted: its letters are left out."""
+    if rng.random() < 0.5:
+        return rng.choice(_AWKWARD)
+    return "".join(rng.choices("abdefghijlnoquvwxyzABDEFGHIJLNOQUVWXYZ0123456789 äßÇ", k=rng.randint(1, 40)))
 
 
 def document_text(rng: Random) -> str:
