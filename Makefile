@@ -24,6 +24,9 @@ check: lint test ## lint and test: what CI runs
 bench: setup ## measure the speed of the whole way, its latency and its costs (10 minutes)
 	$(BIN)/python -m tests.bench
 
+chaos: setup ## random faults under load: make chaos SEED=7 MINUTES=5
+	$(BIN)/python -m tests.chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),5) $(if $(JSON),--json $(JSON))
+
 profile: setup ## where the time goes on a recorded stream, by cProfile
 	$(BIN)/python -m tests.bench profile --rows 50000
 
@@ -39,4 +42,4 @@ clean: ## remove everything that these targets made
 setup:
 	@bash .ci/setup.sh
 
-.PHONY: help demo test lint check bench profile wheel clean setup
+.PHONY: help demo test lint check bench chaos profile wheel clean setup

@@ -60,9 +60,9 @@ class Oracle:
             return int(row[0])
 
     def compare(
-        self, audit_dsn: str, *, schema: str = "audit", has_root_truncates: bool = True
+        self, audit_dsn: str, *, schema: str = "audit", has_root_truncates: bool = True, after_id: int = 0
     ) -> Difference:
-        """Everything noted since ``install`` against everything in the trail. Drains the oracle's slot.
+        """Everything noted since ``install`` or ``forget`` against the trail's rows after ``after_id``. Drains the oracle's slot.
 
         Without ``has_root_truncates`` the TRUNCATE of a partitioned table itself, beside those of its partitions, isn't expected:
         pgoutput doesn't send it.
@@ -73,7 +73,12 @@ class Oracle:
             if not has_root_truncates:
                 roots = {(r.schema, r.table) for r in relations.values() if r.partition}
                 noted, skeleton = _without_root_truncates(noted, skeleton, roots)
-            return compare_transactions(noted, _found(audit, schema), skeleton)
+            return compare_transactions(noted, _found(audit, schema, after_id), skeleton)
+
+    def forget(self) -> None:
+        """Empty what was noted, once it was compared and while nobody works."""
+        with psycopg.connect(self.dsn) as source:
+            source.execute("truncate oracle.shadow, oracle.claim, oracle.event")
 
 
 def wait_for(audit_dsn: str, xid: int, *, timeout: float = 60, schema: str = "audit") -> None:
@@ -156,16 +161,16 @@ def _changed(
     return tuple(name for name in columns if old[name] != new[name]) if old and new else ()
 
 
-def _found(audit: psycopg.Connection, schema: str) -> dict[int, list[Found]]:
+def _found(audit: psycopg.Connection, schema: str, after_id: int) -> dict[int, list[Found]]:
     query = SQL(
         "select id, xid, seq, commit_lsn - '0/0' as lsn, action, schema_name, table_name, partition_name,"
         " record_id, old_data::text as old, new_data::text as new, changed_fields, unchanged_toast, capture,"
-        " user_id, context_trust from {}.audit_logs order by id"
+        " user_id, context_trust from {}.audit_logs where id > %s order by id"
     ).format(Identifier(schema))
     transactions: dict[int, list[Found]] = defaultdict(list)
     with audit.cursor("trail", row_factory=namedtuple_row) as rows:
         rows.itersize = 500
-        rows.execute(query)
+        rows.execute(query, (after_id,))
         row: Any
         for row in rows:
             user, trust = row.user_id or "", row.context_trust

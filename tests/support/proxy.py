@@ -57,6 +57,10 @@ class Proxy:
         """The same for one connection: the one that reaches the server from this port."""
         self._stalled.add(port)
 
+    def resume(self) -> None:
+        """End a stall: what was held back goes on its way."""
+        self._gate.set()
+
     def cut(self) -> None:
         """Break every connection. New ones get through."""
         for one in self._sockets:
@@ -64,6 +68,7 @@ class Proxy:
                 one.shutdown(socket.SHUT_RDWR)
             one.close()
         self._sockets.clear()
+        self._stalled.clear()  # ports are used again
         gate, self._gate = self._gate, _open_gate()
         gate.set()
 
@@ -71,7 +76,11 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
+                try:
+                    server = socket.create_connection(self._target)
+                except ConnectionError:  # the server is down: so is what stands before it
+                    client.close()
+                    continue
                 self._sockets += [client, server]
                 port = server.getsockname()[1]
                 for source, target, is_answer in ((client, server, False), (server, client, True)):

@@ -1,0 +1,124 @@
+"""What came of a chaos run: as text, as JSON, and whether the promise held. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.chaos.plan import WEIGHTS
+from tests.support.comparison import Difference
+
+COUNTS = ("lost", "duplicated", "wrong", "reordered", "misattributed")
+RETAINED_LIMIT = 32 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Report:
+    """Filled while it runs. ``problems`` are sentences about what must not be; any of them fails the run."""
+
+    seed: int
+    left_out: tuple[str, ...] = ()
+    seconds: float = 0.0  # under load
+    transactions: int = 0
+    changes: int = 0
+    done: Counter[str] = field(default_factory=Counter)
+    seen: Counter[str] = field(default_factory=Counter)
+    unseen: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+    is_verified: bool = False
+    verified: str = ""
+    recoveries: list[float] = field(default_factory=list)  # seconds
+    peak_memory: float = 0.0  # MB
+    memory_slope: float | None = None  # MB an hour
+    most_retained: int = 0  # bytes
+    retained: int | None = None  # bytes, at the end
+    retained_after: float | None = None  # seconds until it was under the limit
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, difference: Difference) -> None:
+        """What the oracle says about a part of the run."""
+        for name in COUNTS:
+            self.counts[name] += getattr(difference, name)
+        self.changes += difference.rows
+        if not difference.is_none:
+            self.examples += [f"{kind}: {one}" for kind, some in difference.examples.items() for one in some]
+
+    @property
+    def failures(self) -> list[str]:
+        """Why the run failed; empty if the promise held."""
+        different = [f"{self.counts[name]} {name}" for name in COUNTS if self.counts[name]]
+        unverified = [] if self.is_verified else ["verify is not green"]
+        kept = [] if self.retained_after is not None else ["the source keeps too much WAL for the slot"]
+        return [*different, *unverified, *kept, *self.problems]
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as ``as_text``, for programs."""
+        return {
+            "seed": self.seed,
+            "seconds": round(self.seconds, 1),
+            "transactions": self.transactions,
+            "transactions_per_second": round(self.transactions / max(self.seconds, 1), 1),
+            "changes": self.changes,
+            "faults": {kind: {"done": self.done[kind], "seen": self.seen[kind]} for kind in WEIGHTS},
+            "left_out": list(self.left_out),
+            "unseen": self.unseen,
+            **{name: self.counts[name] for name in COUNTS},
+            "examples": self.examples,
+            "verify": "green" if self.is_verified else self.verified,
+            "recovery_p50": _quantile(self.recoveries, 50),
+            "recovery_p95": _quantile(self.recoveries, 95),
+            "recovery_max": round(max(self.recoveries, default=0.0), 2),
+            "memory_peak_mb": round(self.peak_memory, 1),
+            "memory_slope_mb_per_hour": None if self.memory_slope is None else round(self.memory_slope, 1),
+            "retained_bytes_most": self.most_retained,
+            "retained_bytes_at_end": self.retained,
+            "retained_under_limit_after": self.retained_after and round(self.retained_after, 1),
+            "failures": self.failures,
+        }
+
+    def as_text(self) -> str:
+        """The report that people read."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        facts = self.as_json()
+        yield f"chaos, seed {self.seed}: {self.seconds:.0f} s under load"
+        rate = f"{facts['transactions_per_second']} a second"
+        yield f"  {self.transactions:,} transactions ({rate}), {self.changes:,} changes"
+        yield f"  {'fault':14}{'done':>6}{'seen':>6}"
+        for kind in WEIGHTS:
+            missing = "  (can't be done here)" if kind in self.left_out else ""
+            yield f"  {kind:14}{self.done[kind]:6}{self.seen[kind]:6}{missing}"
+        yield f"  {'all':14}{self.done.total():6}{self.seen.total():6}"
+        if self.unseen:
+            yield f"  not seen: {'; '.join(self.unseen)}"
+        yield "  " + "  ".join(f"{name} {self.counts[name]}" for name in COUNTS)
+        yield from (f"    {example}" for example in self.examples)
+        yield f"  verify: {'green' if self.is_verified else self.verified}"
+        recovery = (
+            f"p50 {facts['recovery_p50']} s, p95 {facts['recovery_p95']} s, longest {facts['recovery_max']} s"
+        )
+        yield f"  from a fault's end until the trail holds what came after it: {recovery}"
+        slope = (
+            "too few samples"
+            if self.memory_slope is None
+            else f"{self.memory_slope:+.1f} MB an hour after warm-up"
+        )
+        yield f"  the daemon's memory: {self.peak_memory:.0f} MB at most, {slope}"
+        end = (
+            f"under 32 MB {self.retained_after:.0f} s after"
+            if self.retained_after is not None
+            else "not under 32 MB after"
+        )
+        yield f"  WAL kept for the slot: {self.most_retained / 2**20:.0f} MB at most, {end} the end of the load"
+        yield "  FAILED: " + "; ".join(self.failures) if self.failures else "  the promise held"
+
+
+def _quantile(values: list[float], percent: int) -> float | None:
+    if len(values) < 2:
+        return round(values[0], 2) if values else None
+    return round(statistics.quantiles(values, n=100, method="inclusive")[percent - 1], 2)

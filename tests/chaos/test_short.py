@@ -1,0 +1,29 @@
+"""A chaos run that is short enough for every day; the long ones are ``make chaos``."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from tests.chaos.plan import WEIGHTS, plan
+from tests.chaos.run import Run
+
+
+def test_a_seed_repeats_its_faults_and_another_one_has_others() -> None:
+    assert plan(1, 300) == plan(1, 300) != plan(2, 300)
+
+
+def test_faults_come_in_their_shares_and_a_kind_that_is_left_out_is_shared_out() -> None:
+    faults = plan(1, 100_000)
+    for kind, share in WEIGHTS.items():
+        assert abs(sum(fault.kind == kind for fault in faults) / len(faults) - share / 100) < 0.02
+    gaps = [after.at - before.at for before, after in pairwise(faults)]
+    assert min(gaps) >= 1 and max(gaps) <= 4
+    others = plan(1, 100_000, without=["full disk"])
+    assert {fault.kind for fault in others} == WEIGHTS.keys() - {"full disk"}
+
+
+def test_three_quarters_of_a_minute_of_chaos_lose_and_repeat_nothing() -> None:
+    report = Run(seed=3, seconds=45, rate=300, say=print).run()
+    print(report.as_text())
+    assert not report.failures, report.as_text()
+    assert report.seen.total() >= 8, report.as_text()
