@@ -36,6 +36,7 @@ POINTS = (
     "before-anchor",  # [sink] a block is durable, its anchor is not written
     "migrating",  # [schema] a migration was run and not recorded
     "slot-moved",  # [cli] the slot was made anew or advanced, the ledger does not say so
+    "snapshot-adopted",  # [source] a snapshot of tables has begun, they are not locked
     "quarantining",  # [pipeline] a transaction is about to be put into quarantine
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 import psycopg
 
+from cdc_audit.cli import snapshot
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.cli.source import publication_lines
 from cdc_audit.config import Config
@@ -20,8 +21,14 @@ _HARDEN = "to have it in the trail: cdc-audit source install --harden"
 
 
 @click.command("init")
+@click.option(
+    "--snapshot",
+    "with_snapshot",
+    is_flag=True,
+    help="Then write the tables' present rows into the trail, too.",
+)
 @with_config
-def command(config: Config) -> None:
+def command(config: Config, with_snapshot: bool) -> None:
     """Set everything up and say what was done: audit schema and roles, source functions, slot, the ledger's first block.
 
     Can be repeated: what is there already stays. Connects with admin_dsn of both sections where it is set.
@@ -35,6 +42,8 @@ def command(config: Config) -> None:
         _source_functions(config, source)
         _slot_and_ledger(config, source, audit, source_dsn)
         _tables(config, source)
+    if with_snapshot:
+        snapshot.take(config, reason="init")
     click.echo("ready: start the daemon with `cdc-audit run`")
 
 

@@ -9,6 +9,7 @@ import orjson
 from psycopg import Connection
 
 from cdc_audit import failpoint
+from cdc_audit.cli import snapshot
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import CheckFailedError, SettingError, UsageError
@@ -95,13 +96,17 @@ def drop(config: Config, yes: bool) -> None:
 
 @command.command("recreate")
 @_REASON
+@click.option(
+    "--snapshot", "with_snapshot", is_flag=True, help="Then write the present rows into the trail, too."
+)
 @_YES
 @with_config
-def recreate(config: Config, reason: str, yes: bool) -> None:
+def recreate(config: Config, reason: str, with_snapshot: bool, yes: bool) -> None:
     """Drop the slot, if there is one, create it again, and record in the ledger what the trail misses.
 
     Can be repeated when it was cut short: a slot that is fit for use and already ahead of the ledger is kept,
-    and the gap recorded.
+    and the gap recorded. With --snapshot the gap has an end: what a row was like after it (see cdc-audit
+    snapshot, which also goes on with it when that was cut short).
 
     Example: cdc-audit slot recreate --reason "slot was lost: disk full on the source, ticket 4711"
     """
@@ -126,6 +131,8 @@ def recreate(config: Config, reason: str, yes: bool) -> None:
             found = slot.create(source, name, plugin)
             click.echo(f"slot {name} ({plugin}) created at {format_lsn(found.confirmed_flush_lsn)}")
         _record_gap(config, audit, last, cluster, found, reason, "slot recreate")
+    if with_snapshot:
+        snapshot.take(config, reason=reason)
 
 
 @command.command("advance")

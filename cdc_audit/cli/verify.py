@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import click
 import orjson
 
 from cdc_audit.cli.key import read_public
+from cdc_audit.cli.progress import Progress
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import CheckFailedError, IncompleteEvidenceError, SettingError, UsageError
@@ -90,7 +90,7 @@ def command(
             click.echo(proof.write(prove(connection, schema, row_id)), nl=False)
         return
     anchors = _read_anchors(sources, anchor_token_file, schema, keys)
-    report = verify(chosen, schema, Request(keys, anchors, since, jobs), _Progress(as_json).show)
+    report = verify(chosen, schema, Request(keys, anchors, since, jobs), Progress(as_json).show)
     click.echo(_json(report, anchors) if as_json else _text(report, keys, anchors))
     _raise(report)
 
@@ -104,20 +104,6 @@ def _read_anchors(
     for source in list(map(parse_source, sources)):
         read_source(anchors, source, str(token_file or ""))
     return anchors
-
-
-class _Progress:
-    """A line on standard error that says how far it is; only on a terminal."""
-
-    def __init__(self, as_json: bool) -> None:
-        self._is_on = sys.stderr.isatty() and not as_json
-
-    def show(self, done: int, total: int) -> None:
-        if self._is_on:
-            share = done / total if total else 1.0
-            bar = "=" * int(30 * share)
-            ending = "\r\x1b[K" if done >= total else ""
-            click.echo(f"\r[{bar:<30}] {share:4.0%}  {done:,} of {total:,} rows{ending}", nl=False, err=True)
 
 
 def _text(report: Report, keys: dict[str, bytes], anchors: Anchors | None) -> str:

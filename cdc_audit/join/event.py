@@ -19,7 +19,7 @@ from cdc_audit.model.event import ApplicationEvent
 from cdc_audit.model.jsonb import NotJsonbError, canonical
 
 # An application can't make its events look like what the database itself reports.
-_RESERVED = frozenset({"INSERT", "UPDATE", "DELETE", "TRUNCATE", "DDL", "CONTEXT"})
+_RESERVED = frozenset({"INSERT", "UPDATE", "DELETE", "TRUNCATE", "DDL", "CONTEXT", "SNAPSHOT"})
 _ACTION = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 
 

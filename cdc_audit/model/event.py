@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from cdc_audit.model.context import Context
 
-Action: TypeAlias = Literal["INSERT", "UPDATE", "DELETE"]
+Action: TypeAlias = Literal["INSERT", "UPDATE", "DELETE", "SNAPSHOT"]
 
 
 class Shape(NamedTuple):

@@ -155,7 +155,7 @@ class BlockBuilder:
             written_at,
             self._tree.root(),
             self._previous_hash,
-            detail or self._lines.openings.detail(),
+            self._lines.openings.detail(detail),
             self._key_id,
         )
         lines = self._lines

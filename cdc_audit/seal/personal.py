@@ -129,9 +129,10 @@ class Openings:
         size, self._size = self._size, 0
         return size
 
-    def detail(self) -> str:
-        """What the block's header says of them, as jsonb prints it; "" if there are none."""
-        return detail(self.count, self._hash.digest()) if self.count else ""
+    def detail(self, more: str = "") -> str:
+        """The block's detail as jsonb prints it, or "": ``more``, an object or "", and what is to be said of them."""
+        said = detail(self.count, self._hash.digest()) if self.count else ""
+        return canonical(f"{more[:-1]}, {said[1:]}").decode() if more and said else more or said
 
 
 def detail(count: int, hash_: bytes) -> str:

@@ -58,6 +58,8 @@ def make_plan(shape: Shape, redaction: Redaction, openings: Openings) -> Plan:
     capture = b"full" if shape.action == "INSERT" or shape.old_is_full else b"partial"
     if shape.is_lossy:
         capture = b"lossy"
+    if shape.action == "SNAPSHOT":
+        capture = b"snapshot"
     toast = array(shape.unchanged_toast) if shape.unchanged_toast else NULL
     return Plan(
         shape.action,

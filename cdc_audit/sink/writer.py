@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import IO, Any
 
@@ -110,6 +111,14 @@ class Writer:
         except psycopg.Error as error:
             raise explain(error, side="audit") from error
         return ledger.block_of(row) if row else None
+
+    async def details(self, kinds: Sequence[str]) -> list[tuple[int, str, dict[str, Any]]]:
+        """Number, kind and detail of all blocks of these kinds, in their order."""
+        try:
+            rows = await self._connection.execute(ledger.statement("details", self._schema), (list(kinds),))
+            return await rows.fetchall()
+        except psycopg.Error as error:
+            raise explain(error, side="audit") from error
 
     async def write(self, lines: bytes, month: str, openings: bytes = b"") -> None:
         """Send lines of the open block, whose rows lie in ``month`` ("2026-11"), and keep their openings; the first ones open

@@ -18,7 +18,7 @@ from psycopg.pq import DiagnosticField
 from psycopg.pq.abc import PGresult
 
 from cdc_audit.errors import StreamError, UnavailableError
-from cdc_audit.model.lsn import format_lsn
+from cdc_audit.model.lsn import format_lsn, parse_lsn
 from cdc_audit.postgres import conninfo, explain
 from cdc_audit.source import copyboth
 from cdc_audit.source.plugin import explain_refusal
@@ -68,6 +68,15 @@ class System(NamedTuple):
     database: str
 
 
+class Exported(NamedTuple):
+    """A snapshot to be adopted by another connection before this one does anything else. It shows the transactions whose commit
+    record ends at or before ``lsn``, and no other.
+    """
+
+    name: str
+    lsn: int
+
+
 class Stream:
     """One replication connection. ``close`` is safe at any time; after an error only ``close`` makes sense."""
 
@@ -109,6 +118,22 @@ class Stream:
         """The timeline's history file: a line for each ancestor with the position where it ended."""
         row = await self._command(sql.SQL("TIMELINE_HISTORY {}").format(sql.Literal(timeline)))
         return str(row[1])
+
+    async def export_snapshot(self) -> Exported:
+        """Make a slot that ends with this connection, and export the snapshot of its start.
+
+        Waits for the transactions open at that moment to end. Raises what ``plugin.explain_refusal`` makes of a refusal.
+        """
+        name = f"cdc_audit_snapshot_{self._connection.info.backend_pid}"
+        command = sql.SQL("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT")
+        try:
+            made = await self._connection.execute(command.format(sql.Identifier(name)))
+            row = await made.fetchone()
+        except psycopg.Error as error:
+            raise explain_refusal(error, role=self._role, slot=name, plugin="pgoutput") from error
+        assert row is not None
+        _, lsn, exported, _ = (value.decode() if isinstance(value, bytes) else value for value in row)
+        return Exported(exported, parse_lsn(lsn))
 
     async def wal_sender_timeout(self) -> float:
         """Seconds after which the server gives a silent client up; 0: never."""

@@ -33,7 +33,7 @@ UNDER_LOAD = {
     "acknowledged": 4,
     "before-anchor": 1,
 }
-ELSEWHERE = {"reconciling", "migrating", "slot-moved", "quarantining"}
+ELSEWHERE = {"reconciling", "migrating", "slot-moved", "quarantining", "snapshot-adopted"}
 
 
 def armed(env: dict[str, str], point: str) -> dict[str, str]:

@@ -9,6 +9,9 @@ select block, kind, first_id, row_count, system_identifier, timeline, slot, star
  order by block desc
  limit 1
 
+-- name: details
+select block, kind, coalesce(detail, '{{}}') from {schema}.ledger where kind = any(%s) order by block
+
 -- name: append
 insert into {schema}.ledger (block, kind, first_id, row_count, system_identifier, timeline, slot, start_lsn, end_lsn,
                              last_commit_at, written_at, rows_root, prev_hash, detail, key_id, block_hash, signature)

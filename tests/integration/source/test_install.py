@@ -339,7 +339,7 @@ def test_events_are_taken_in_read_only_transactions_and_outlive_a_rollback_if_th
 def test_an_event_without_a_proper_name_or_with_one_of_the_databases_is_refused(source: Connection) -> None:
     install.install(source)
     malformed = ("", "read", "READ IT", "1READ", "READ\n", "X" * 64, None)
-    reserved = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "DDL", "CONTEXT")
+    reserved = ("INSERT", "UPDATE", "DELETE", "TRUNCATE", "DDL", "CONTEXT", "SNAPSHOT")
     for action in (*malformed, *reserved):
         with pytest.raises(
             psycopg.errors.InvalidParameterValue, match=r"must match .* none of the database's"
