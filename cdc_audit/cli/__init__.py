@@ -23,9 +23,17 @@ _COMMANDS = {
     "doctor": "Check every precondition and print the remedy of each that fails.",
     "config": "Show the configuration and where each value comes from, or print an example of it.",
     "slot": "Create, show, drop, recreate or advance the replication slot.",
+    "snapshot": "Write the present rows of tables into the trail, as of one position.",
     "schema": "Migrate the audit schema, show its state, make partitions.",
     "source": "Install or uninstall the source's functions; look after its tables.",
     "log": "Who changed what, newest first.",
+    "history": "One record's life, field by field.",
+    "show": "One row in full, with its proof and its transaction.",
+    "deletions": "What was deleted, and by whom.",
+    "who": "What a user did, by table, action and time.",
+    "suspicious": "Bulk operations: many changes by one user in a short time.",
+    "as-of": "A record or a table as it was at a time.",
+    "undo": "Print SQL that takes changes back, if nothing has changed since.",
     "verify": "Is the trail still what the daemon wrote? Names what was altered, removed or inserted.",
     "quarantine": "Go on past a transaction that can't be decoded, and record that it is missing.",
     "erase": "Erase a person's values from the trail; the proof stays whole.",
@@ -42,7 +50,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's form
         if cmd_name not in _COMMANDS:
             return None
-        command = importlib.import_module(f"cdc_audit.cli.{cmd_name}").command
+        command = importlib.import_module(f"cdc_audit.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

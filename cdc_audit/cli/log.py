@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import click
 
-from cdc_audit.cli.settings import require_dsn, with_config
+from cdc_audit.cli.reading import dsn_option, echo_csv, moment, open_trail, terminal_width
+from cdc_audit.cli.settings import with_config
 from cdc_audit.config import Config
-from cdc_audit.postgres import connect
+from cdc_audit.errors import UsageError
 from cdc_audit.trail import render
-from cdc_audit.trail.query import Filters, LogRow, parse_table, parse_time, read_log
+from cdc_audit.trail.follow import follow
+from cdc_audit.trail.query import (
+    Filters,
+    LogRow,
+    parse_network,
+    parse_table,
+    parse_value,
+    read_log,
+    time_of,
+)
+
+_POLL_S = 0.5
 
 
 @click.command(
@@ -21,13 +33,34 @@ from cdc_audit.trail.query import Filters, LogRow, parse_table, parse_time, read
 @click.option("--table", metavar="NAME", help="Table, or schema.table.")
 @click.option("--record", metavar="ID", help="Primary key; a JSON array of texts for a composite one.")
 @click.option("--user", metavar="WHO", help="User id or e-mail address.")
-@click.option("--action", metavar="ACTION", help="INSERT, UPDATE, DELETE, TRUNCATE, or an application's own.")
+@click.option(
+    "--action", metavar="ACTION", help="INSERT, UPDATE, DELETE, TRUNCATE, SNAPSHOT, or an application's own."
+)
 @click.option("--field", metavar="COLUMN", help="A column that was changed.")
+@click.option(
+    "--before", metavar="COLUMN=VALUE", multiple=True, help="This column had this value before; repeatable."
+)
+@click.option(
+    "--after", metavar="COLUMN=VALUE", multiple=True, help="This column has this value after; repeatable."
+)
+@click.option("--email", metavar="ADDRESS", help="E-mail address, also one that is kept as a personal value.")
+@click.option("--ip", metavar="NETWORK", help="IP address or network: 10.0.0.9, 10.0.0.0/8.")
+@click.option("--application", metavar="NAME", help="application_name of the source's session.")
+@click.option(
+    "--trust",
+    type=click.Choice(["none", "asserted", "signed", "forged", "invalid"]),
+    help="How far the user can be believed.",
+)
+@click.option("--text", metavar="TEXT", help="Stands in the context or the user agent; any case.")
 @click.option(
     "--since", metavar="TIME", help="From this moment on: ISO 8601, 24h, 7d, yesterday, today. UTC."
 )
 @click.option("--until", metavar="TIME", help="Before this moment; a date means its beginning.")
 @click.option("--xid", type=click.IntRange(min=0), help="Transaction id on the source.")
+@click.option(
+    "--before-id", metavar="ID", type=click.IntRange(min=1), help="The next page: rows older than this one."
+)
+@click.option("--follow", "follows", is_flag=True, help="The newest rows, then each as it is committed.")
 @click.option(
     "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="At most so many rows."
 )
@@ -40,7 +73,7 @@ from cdc_audit.trail.query import Filters, LogRow, parse_table, parse_time, read
     help="json: JSON lines with every column; csv: every column.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
-@click.option("--dsn", metavar="DSN", help="The reader's own connection to the audit database.")
+@dsn_option
 @with_config
 def command(
     config: Config,
@@ -50,9 +83,18 @@ def command(
     user: str | None,
     action: str | None,
     field: str | None,
+    before: Sequence[str],
+    after: Sequence[str],
+    email: str | None,
+    ip: str | None,
+    application: str | None,
+    trust: str | None,
+    text: str | None,
     since: str | None,
     until: str | None,
     xid: int | None,
+    before_id: int | None,
+    follows: bool,
     limit: int,
     form: str,
     as_json: bool,
@@ -68,9 +110,13 @@ def command(
 
     Personal values are shown, or [erased]; to a role that may not read personal_values, as the commitments that rows hold.
 
+    With --follow rows come oldest first, block by block, each once; Ctrl-C ends it. On a large trail, give --since with what no
+    index serves: --before, --after, --email, --ip, --application, --trust, --text.
+
     Exit codes: 0 done, 2 usage, 69 the audit database is away, 77 the role may not read, 78 configuration.
     """
-    now = datetime.now(UTC)
+    if follows and before_id is not None:
+        raise UsageError("--follow goes on from the newest row", remedy="leave out --before-id")
     schema_name, table_name = parse_table(table) if table is not None else (None, None)
     filters = Filters(
         schema_name=schema_name,
@@ -79,22 +125,38 @@ def command(
         user=user,
         action=action,
         field=field,
-        since=parse_time(since, now) if since is not None else None,
-        until=parse_time(until, now) if until is not None else None,
+        since=moment(since),
+        until=moment(until),
         xid=xid,
         limit=limit,
+        before=tuple(map(parse_value, before)),
+        after=tuple(map(parse_value, after)),
+        email=email,
+        ip=parse_network(ip) if ip is not None else None,
+        application=application,
+        trust=trust,
+        text=text,
     )
-    chosen = dsn or require_dsn(config.audit.one_time_dsn, "audit")
-    with connect(chosen, side="audit") as connection:
-        for line in _lines(
-            read_log(connection, config.audit.audit_schema, filters), "json" if as_json else form
-        ):
+    schema = config.audit.audit_schema
+    form = "json" if as_json else form
+    with open_trail(config, dsn) as connection:
+        if follows:
+            rows = follow(connection, schema, filters, lambda: time.sleep(_POLL_S))
+        else:
+            if before_id is not None:
+                last = time_of(connection, schema, before_id)
+                filters = replace(filters, before_at=last, before_id=before_id)
+            rows = read_log(connection, schema, filters)
+        if form == "csv":
+            echo_csv(render.csv_lines(rows))
+            return
+        for line in _lines(rows, form, as_they_come=follows):
             click.echo(line)
 
 
-def _lines(rows: Iterable[LogRow], form: str) -> Iterable[str]:
+def _lines(rows: Iterable[LogRow], form: str, *, as_they_come: bool) -> Iterable[str]:
     if form == "json":
         return map(render.json_line, rows)
-    if form == "csv":
-        return render.csv_lines(rows)
-    return render.table(list(rows), shutil.get_terminal_size((160, 24)).columns)
+    if as_they_come:
+        return render.stream(rows, terminal_width())
+    return render.table(list(rows), terminal_width())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
-from typing import Any, NamedTuple
+from ipaddress import ip_network
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
 from psycopg import Connection, sql
@@ -19,6 +21,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _IDENTIFIER = r'(?:"(?P<{0}_quoted>(?:[^"]|"")+)"|(?P<{0}>[^".]+))'
 _TABLE = re.compile(rf"(?:{_IDENTIFIER.format('schema')}\.)?{_IDENTIFIER.format('table')}", re.DOTALL)
 _BATCH_ROWS = 500
+_IMAGES = {"before": "old_data", "after": "new_data"}
 
 
 class LogRow(NamedTuple):
@@ -58,7 +61,9 @@ class LogRow(NamedTuple):
 class Filters:
     """What is asked for; None: anything. All that are given must hold.
 
-    ``user`` is a user id or an e-mail address, ``field`` a changed column; ``until`` is exclusive.
+    ``user`` is a user id or an e-mail address, ``field`` a changed column; ``until`` is exclusive. ``before`` and ``after`` are
+    (column, text of its value) in the old and the new image. ``text`` stands in the context or the user agent, in either case of
+    letters. ``removals``: DELETE and TRUNCATE. ``before_at`` and ``before_id``, together, are the row that a page follows.
     """
 
     schema_name: str | None = None
@@ -70,7 +75,22 @@ class Filters:
     since: datetime | None = None
     until: datetime | None = None
     xid: int | None = None
-    limit: int = 50
+    limit: int | None = 50
+    before: tuple[tuple[str, str], ...] = ()
+    after: tuple[tuple[str, str], ...] = ()
+    email: str | None = None
+    ip: str | None = None
+    application: str | None = None
+    trust: str | None = None
+    text: str | None = None
+    removals: bool = False
+    id: int | None = None
+    above_id: int | None = None
+    up_to_id: int | None = None
+    commit_lsn: str | None = None
+    before_at: datetime | None = None
+    before_id: int | None = None
+    oldest_first: bool = False
 
 
 def parse_time(text: str, now: datetime) -> datetime:
@@ -109,20 +129,36 @@ def parse_table(text: str) -> tuple[str | None, str]:
     return schema, table
 
 
-def read_log(connection: Connection, schema: str, filters: Filters) -> Iterator[LogRow]:
-    """The rows that match, newest first, at most ``filters.limit``. They are fetched as they are consumed.
+def parse_value(text: str) -> tuple[str, str]:
+    """Column and text of ``COLUMN=VALUE``. Raises UsageError for anything else."""
+    column, equals, value = text.partition("=")
+    if not column or not equals:
+        raise UsageError("not a column and its value", remedy="say COLUMN=VALUE, as in status=paid")
+    return column, value
+
+
+def parse_network(text: str) -> str:
+    """An IP address or network as PostgreSQL reads it. Raises UsageError for anything else."""
+    try:
+        return str(ip_network(text.strip(), strict=False))
+    except ValueError:
+        raise UsageError(
+            f"not an IP address or network: {text[:60]!r}",
+            remedy="say 10.0.0.9, 10.0.0.0/8, or 2001:db8::/32",
+        ) from None
+
+
+@contextmanager
+def reading(connection: Connection, schema: str) -> Iterator[bool]:
+    """A transaction that reads the trail; whether personal values may be seen in it.
 
     Raises NotPermittedError if the role may not read the trail, SettingError if there is none.
     """
     try:
-        with connection.transaction(), connection.cursor(name="cdc_audit_log") as cursor:
+        with connection.transaction():
             may_open = connection.execute(_SQL["may_open"], {"schema": schema}).fetchone() == (True,)
-            query, values = compose(schema, filters, opened=may_open)
             connection.execute(_SQL["prefer_indexes"])
-            cursor.itersize = _BATCH_ROWS
-            cursor.execute(query, values)
-            for row in cursor:
-                yield LogRow(*row)
+            yield may_open
     except psycopg.errors.InsufficientPrivilege as error:
         role = connection.info.user.replace('"', '""')
         raise NotPermittedError(
@@ -138,18 +174,85 @@ def read_log(connection: Connection, schema: str, filters: Filters) -> Iterator[
         raise explain(error, side="audit") from error
 
 
+def read_log(connection: Connection, schema: str, filters: Filters) -> Iterator[LogRow]:
+    """The rows that match, at most ``filters.limit``. They are fetched as they are consumed. Raises as ``reading`` does."""
+    with reading(connection, schema) as may_open, connection.cursor(name="cdc_audit_log") as cursor:
+        query, values = compose(schema, filters, opened=may_open)
+        cursor.itersize = _BATCH_ROWS
+        cursor.execute(query, values)
+        for row in cursor:
+            yield LogRow(*row)
+
+
+def one_row(connection: Connection, schema: str, row_id: int) -> LogRow:
+    """The row of that id. Raises UsageError if there is none, and as ``reading`` does."""
+    found = list(read_log(connection, schema, Filters(id=row_id)))
+    if not found:
+        raise UsageError(f"the trail has no row {row_id}", remedy="see which there are: cdc-audit log")
+    return found[0]
+
+
+def time_of(connection: Connection, schema: str, row_id: int) -> datetime:
+    """``created_at`` of a row. Raises UsageError if there is none, and as ``reading`` does."""
+    with reading(connection, schema):
+        found = connection.execute(_named("time_of", schema), {"id": row_id}).fetchone()
+    if found is None:
+        raise UsageError(f"the trail has no row {row_id}", remedy="give the id of the last row of a page")
+    moment: datetime = found[0]
+    return moment
+
+
+def last_id(connection: Connection, schema: str) -> int:
+    """The id of the newest row that the ledger holds; 0: none. Raises as ``reading`` does."""
+    with reading(connection, schema):
+        found = connection.execute(_named("last_id", schema)).fetchone()
+    return int(found[0]) if found else 0
+
+
 def compose(schema: str, filters: Filters, *, opened: bool = True) -> tuple[sql.Composed, dict[str, Any]]:
     """The query for these filters, and the values that it binds. ``opened``: with personal values. Pure."""
-    values = {
-        name: getattr(filters, name) for name in Filters.__slots__ if getattr(filters, name) is not None
-    }
-    conditions = [sql.SQL(_SQL[name]) for name in values if name != "limit"] or [sql.SQL(_SQL["all"])]
-    rows = sql.SQL(_SQL["rows"]).format(
-        schema=sql.Identifier(schema), conditions=sql.SQL("\n   and ").join(conditions)
-    )
+    conditions, values = where(schema, filters, opened=opened)
+    order = sql.SQL(_SQL["oldest_first" if filters.oldest_first else "newest_first"])
+    rows = sql.SQL(_SQL["rows"]).format(schema=sql.Identifier(schema), conditions=conditions, order=order)
     if opened:
         rows = sql.SQL(_SQL["opened_rows"]).format(schema=sql.Identifier(schema), rows=rows)
-    return sql.SQL(_SQL["select"]).format(rows=rows), values
+    return sql.SQL(_SQL["select"]).format(rows=rows, order=order), {**values, "limit": filters.limit}
+
+
+def where(schema: str, filters: Filters, *, opened: bool) -> tuple[sql.Composed, dict[str, Any]]:
+    """The conditions on ``audit_logs`` alone, and the values that they bind. Pure."""
+    names = {"schema": sql.Identifier(schema)}
+    conditions: list[sql.Composed] = []
+    values: dict[str, Any] = {}
+    for name in Filters.__slots__:
+        value = getattr(filters, name)
+        if name in {"limit", "oldest_first"} or value is None or value is False or value == ():
+            continue
+        if name in _IMAGES:
+            for number, (column, text) in enumerate(value):
+                field, wanted = f"{name}_{number}_field", f"{name}_{number}_value"
+                parts: dict[str, sql.Composable] = {
+                    "part": sql.Identifier(_IMAGES[name]),
+                    "part_name": sql.Literal(_IMAGES[name]),
+                    "field": sql.Placeholder(field),
+                    "value": sql.Placeholder(wanted),
+                }
+                conditions.append(sql.SQL(_condition("value", opened)).format(**names, **parts))
+                values |= {field: column, wanted: text}
+        else:
+            conditions.append(sql.SQL(_condition(name, opened)).format(**names))
+            values[name] = value
+    if not conditions:
+        conditions.append(sql.SQL(_SQL["all"]).format())
+    return sql.SQL("\n   and ").join(conditions), values
+
+
+def _condition(name: str, opened: bool) -> LiteralString:
+    return _SQL.get(f"{name}_opened", _SQL[name]) if opened else _SQL[name]
+
+
+def _named(name: str, schema: str) -> sql.Composed:
+    return sql.SQL(_SQL[name]).format(schema=sql.Identifier(schema))
 
 
 def _unquoted(found: re.Match[str], part: str) -> str | None:

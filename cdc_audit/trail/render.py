@@ -27,6 +27,7 @@ _JSONB = ("old_data", "new_data", "context")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _MAX_CELL = 2_000
 _DEEPEST = 6
+_LONG_VALUE = 60
 
 
 class _Number(str):
@@ -44,7 +45,15 @@ def table(rows: Sequence[LogRow], width: int) -> Iterator[str]:
     cells = [_cells(row) for row in rows]
     widths = _widths([_HEADINGS[:-1], *(row[:-1] for row in cells)], width)
     for row in (_HEADINGS, *cells):
-        yield _GAP.join(_fit(cell, room) for cell, room in zip(row, widths, strict=True)).rstrip()
+        yield _line(row, widths)
+
+
+def stream(rows: Iterable[LogRow], width: int) -> Iterator[str]:
+    """The same lines for rows that come one by one: every column is as wide as it may get."""
+    widths = _widths([["x" * widest for widest in _WIDEST]], width)
+    yield _line(_HEADINGS, widths)
+    for row in rows:
+        yield _line(_cells(row), widths)
 
 
 def json_line(row: LogRow) -> str:
@@ -61,9 +70,9 @@ def csv_lines(rows: Iterable[LogRow]) -> Iterator[str]:
 
     A cell that a spreadsheet would run as a formula has a single quote before it.
     """
-    yield _csv_line(LogRow._fields)
+    yield csv_line(LogRow._fields)
     for row in rows:
-        yield _csv_line(tuple(_csv_cell(value) for value in row))
+        yield csv_line(tuple(csv_cell(value) for value in row))
 
 
 def shown(text: str) -> str:
@@ -75,13 +84,24 @@ def shown(text: str) -> str:
 
 def changes(row: LogRow) -> str:
     """What has changed, in one line: ``field: old → new`` of an UPDATE, the values of any other image."""
-    old, new = _image(row.old_data), _image(row.new_data)
     if row.action == "UPDATE" and row.changed_fields is not None:
-        return ", ".join(f"{name}: {_of(old, name)} → {_of(new, name)}" for name in row.changed_fields)
-    image = new if row.new_data is not None else old
+        return ", ".join(f"{name}: {' → '.join(_short(*pair))}" for name, *pair in differences(row))
+    image = _image(row.new_data if row.new_data is not None else row.old_data)
     if isinstance(image, dict):
         return ", ".join(f"{name}: {_value(value)}" for name, value in image.items())
     return "" if image is None else _value(image)
+
+
+def differences(row: LogRow) -> list[tuple[str, str, str]]:
+    """Each changed field of an UPDATE with its old and new value; ``?`` where an image lacks it."""
+    old, new = _image(row.old_data), _image(row.new_data)
+    return [(name, _of(old, name), _of(new, name)) for name in row.changed_fields or ()]
+
+
+def values(row: LogRow) -> list[tuple[str, str]]:
+    """Each field of the image that a row is about, with its value: the new one, of a DELETE the old one."""
+    image = _image(row.new_data if row.new_data is not None else row.old_data)
+    return [(name, _value(value)) for name, value in image.items()] if isinstance(image, dict) else []
 
 
 def notes(row: LogRow) -> str:
@@ -104,8 +124,12 @@ def _cells(row: LogRow) -> tuple[str, ...]:
     return tuple(shown(text[:_MAX_CELL]) for text in texts)
 
 
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return _GAP.join(_fit(cell, room) for cell, room in zip(cells, widths, strict=True)).rstrip()
+
+
 def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    natural = [max(_columns(row[place]) for row in rows) for place in range(len(_WIDEST))]
+    natural = [max(columns(row[place]) for row in rows) for place in range(len(_WIDEST))]
     widths = [min(*pair) for pair in zip(natural, _WIDEST, strict=True)]
     least = max(_LEAST_CHANGES, width // 3)
     room = width - len(_GAP) * len(widths) - least
@@ -116,20 +140,20 @@ def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
 
 
 def _fit(text: str, room: int) -> str:
-    used = _columns(text)
+    used = columns(text)
     if used <= room:
         return text + " " * (room - used)
     kept, used = [], 1
     for char in text:
-        used += _columns(char)
+        used += columns(char)
         if used > room:
             break
         kept.append(char)
     cut = "".join(kept) + "…"
-    return cut + " " * (room - _columns(cut))
+    return cut + " " * (room - columns(cut))
 
 
-def _columns(text: str) -> int:
+def columns(text: str) -> int:
     """The terminal columns that printable text takes."""
     if text.isascii():
         return len(text)
@@ -158,6 +182,20 @@ def _of(image: Any, name: str) -> str:
     return _value(image[name]) if isinstance(image, dict) and name in image else "?"
 
 
+def _short(old: str, new: str) -> tuple[str, str]:
+    """Both values, of long ones what is around the first difference."""
+    if max(len(old), len(new)) <= _LONG_VALUE:
+        return old, new
+    same = next((at for at, pair in enumerate(zip(old, new, strict=False)) if pair[0] != pair[1]), 0)
+    start = max(0, same - _LONG_VALUE // 4)
+
+    def part(text: str) -> str:
+        end = start + _LONG_VALUE
+        return "…" * (start > 0) + text[start:end] + "…" * (len(text) > end)
+
+    return part(old), part(new)
+
+
 def _value(value: Any, depth: int = 0) -> str:
     """A value on one line; strings without quotes, since the table isn't for programs."""
     if isinstance(value, str):
@@ -173,13 +211,15 @@ def _value(value: Any, depth: int = 0) -> str:
     return "null" if value is None else "true" if value else "false"
 
 
-def _csv_line(cells: Sequence[str]) -> str:
+def csv_line(cells: Sequence[str]) -> str:
+    """One line of CSV, without its end."""
     line = io.StringIO()
     csv.writer(line, lineterminator="\r\n").writerow(cells)  # it quotes only what its line terminator has
     return line.getvalue().removesuffix("\r\n")
 
 
-def _csv_cell(value: object) -> str:
+def csv_cell(value: object) -> str:
+    """The text of a cell that no spreadsheet takes for a formula."""
     if value is None:
         return ""
     text = value if isinstance(value, str) else orjson.dumps(value).decode()

@@ -69,7 +69,7 @@ class Openings:
         self._details: Mapping[int, str] = {
             header.number: header.intact.detail
             for header in headers
-            if header.intact and header.intact.kind == "data"
+            if header.intact and header.intact.kind in {"data", "snapshot"}
         }
         self._erased = erased
         self._retired = retired

@@ -5,14 +5,14 @@ select id, pg_catalog.to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:
        db_user, application_name, capture, unchanged_toast, partition_name, xid, commit_lsn::text, seq,
        '\x' || pg_catalog.encode(row_hash, 'hex')
   from {rows}
- order by created_at desc, id desc
+ order by {order}
 
 -- name: rows
 -- As they are stored.
 (select *, pg_catalog.abbrev(ip_address) as ip
    from {schema}.audit_logs
   where {conditions}
-  order by created_at desc, id desc
+  order by {order}
   limit %(limit)s) as stored
 
 -- name: opened_rows
@@ -74,6 +74,87 @@ created_at < %(until)s
 
 -- name: xid
 xid = %(xid)s
+
+-- name: email
+user_email = %(email)s
+
+-- name: email_opened
+-- A personal address stands in personal_values, and only there.
+(user_email = %(email)s
+    or exists (select from {schema}.personal_values as p
+                where p.id = audit_logs.id and p.part = 'context' and p.field = 'user_email'
+                  and p.value::jsonb #>> '{{}}' = %(email)s))
+
+-- name: ip
+ip_address <<= %(ip)s::inet
+
+-- name: ip_opened
+-- Of personal addresses those of IPv4 are compared as networks, others as text: what an application said need not be one.
+(ip_address <<= %(ip)s::inet
+    or exists (select from {schema}.personal_values as p
+                where p.id = audit_logs.id and p.part = 'context' and p.field = 'ip_address'
+                  and case when p.value::jsonb #>> '{{}}'
+                                ~ '^((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])[.]){{3}}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])$'
+                           then (p.value::jsonb #>> '{{}}')::inet <<= %(ip)s::inet
+                           else p.value::jsonb #>> '{{}}' = pg_catalog.host(%(ip)s::inet)
+                      end))
+
+-- name: application
+application_name = %(application)s
+
+-- name: trust
+context_trust = %(trust)s
+
+-- name: text
+pg_catalog.strpos(pg_catalog.lower(pg_catalog.concat_ws(' ', context::text, user_agent)), pg_catalog.lower(%(text)s)) > 0
+
+-- name: text_opened
+(pg_catalog.strpos(pg_catalog.lower(pg_catalog.concat_ws(' ', context::text, user_agent)), pg_catalog.lower(%(text)s)) > 0
+    or exists (select from {schema}.personal_values as p
+                where p.id = audit_logs.id and p.part = 'context'
+                  and pg_catalog.strpos(pg_catalog.lower(p.value), pg_catalog.lower(%(text)s)) > 0))
+
+-- name: value
+{part} ->> {field}::text = {value}
+
+-- name: value_opened
+({part} ->> {field}::text = {value}
+    or exists (select from {schema}.personal_values as p
+                where p.id = audit_logs.id and p.part = {part_name} and p.field = {field} and p.value::jsonb #>> '{{}}' = {value}))
+
+-- name: removals
+action in ('DELETE', 'TRUNCATE')
+
+-- name: id
+id = %(id)s
+
+-- name: above_id
+id > %(above_id)s
+
+-- name: up_to_id
+id <= %(up_to_id)s
+
+-- name: commit_lsn
+commit_lsn = %(commit_lsn)s::pg_lsn
+
+-- name: before_at
+-- For the partitions' sake: a comparison of two columns at once prunes none.
+created_at <= %(before_at)s
+
+-- name: before_id
+(created_at, id) < (%(before_at)s::timestamptz, %(before_id)s)
+
+-- name: newest_first
+created_at desc, id desc
+
+-- name: oldest_first
+id
+
+-- name: time_of
+select created_at from {schema}.audit_logs where id = %(id)s
+
+-- name: last_id
+select first_id + row_count - 1 from {schema}.ledger order by block desc limit 1
 
 -- name: prefer_indexes
 -- Of a Bloom index the planner expects little, and would at times rather read everything; and it takes it that only the first rows

@@ -17,6 +17,7 @@ from cdc_audit import postgres
 from cdc_audit.cli.log import command
 from cdc_audit.errors import NotPermittedError, SettingError, UnavailableError, UsageError
 from cdc_audit.schema.migrate import migrate
+from cdc_audit.trail.follow import follow
 from cdc_audit.trail.query import Filters, LogRow, compose, read_log
 from tests.integration.schema.rows import insert
 from tests.support.servers import Server
@@ -61,6 +62,10 @@ ROWS: list[dict[str, Any]] = [
         "action": "UPDATE",
         "ip_address": "10.0.0.9",
         "user_agent": "u1",
+        "application_name": "web",
+        "old_data": Jsonb({"status": "new", "total": 1}),
+        "new_data": Jsonb({"status": "paid", "total": 10}),
+        "context": Jsonb({"request_id": "Req-7", "tenant": "acme"}),
     },
 ]
 
@@ -136,6 +141,24 @@ def ids(result: Result) -> list[int]:
             [2],
         ),
         (["--record", "' or true --"], []),
+        (["--email", "ann@shop.example"], [1]),
+        (["--email", "u2"], [5]),
+        (["--before", "status=new"], [7]),
+        (["--after", "status=new"], []),
+        (["--before", "status=new", "--after", "status=paid", "--after", "total=10"], [7]),
+        (["--before", "status=new", "--after", "total=11"], []),
+        (["--ip", "10.0.0.9"], [7]),
+        (["--ip", "10.0.0.0/8"], [7]),
+        (["--ip", "10.0.1.0/24"], []),
+        (["--ip", "2001:db8::/32"], []),
+        (["--application", "web"], [7]),
+        (["--trust", "forged"], [3]),
+        (["--text", "req-7"], [7]),
+        (["--text", "U1"], [7]),
+        (["--text", "%"], []),
+        (["--before-id", "7"], [6, 5, 4, 3, 2, 1]),
+        (["--before-id", "4", "--limit", "2"], [3, 2]),
+        (["--before-id", "8", "--user", "u1"], [3, 1]),
     ],
 )
 def test_each_filter_finds_its_rows_newest_first(log: Log, arguments: list[str], found: list[int]) -> None:
@@ -159,7 +182,7 @@ def test_json_has_every_column_with_every_digit(log: Log) -> None:
     assert '"created_at":"2026-11-07T12:00:00.000000Z"' in line
     seventh = json.loads(log("--json", "--limit", "2").output.splitlines()[1])
     assert (seventh["ip_address"], seventh["row_hash"]) == ("10.0.0.9", "\\x" + "00" * 32)
-    assert (seventh["commit_lsn"], seventh["xid"], seventh["context"]) == ("0/1562688", 738, None)
+    assert (seventh["commit_lsn"], seventh["xid"], seventh["seq"]) == ("0/1562688", 738, 1)
 
 
 def test_the_columns_of_the_output_are_those_of_the_table(audit_cluster: Server, trail: str) -> None:
@@ -208,7 +231,18 @@ def test_an_audit_database_that_is_away_is_said() -> None:
     assert isinstance(result.exception, UnavailableError)
 
 
-@pytest.mark.parametrize("arguments", [["--since", "soon"], ["--table", "a.b.c"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--since", "soon"],
+        ["--table", "a.b.c"],
+        ["--before", "status"],
+        ["--after", "=x"],
+        ["--ip", "10.0.0.300"],
+        ["--before-id", "99999"],
+        ["--before-id", "7", "--follow"],
+    ],
+)
 def test_what_makes_no_sense_is_a_usage_error(log: Log, arguments: list[str]) -> None:
     assert isinstance(log(*arguments).exception, UsageError)
 
@@ -258,3 +292,90 @@ def test_jsonb_of_any_kind_is_shown(audit_cluster: Server, trail: str) -> None:
         )
         (row,) = read_log(connection, "audit", Filters(limit=1))
     assert (row.new_data, row.context) == ('"just text"', "[1]")
+
+
+def test_pages_that_follow_each_other_are_the_whole_trail(log: Log) -> None:
+    seen = ids(log("--json", "--limit", "3"))
+    while page := ids(log("--json", "--limit", "3", "--before-id", str(seen[-1]))):
+        seen += page
+    assert seen == [8, 7, 6, 5, 4, 3, 2, 1]
+
+
+def test_personal_values_are_found_by_what_they_are(audit_cluster: Server, trail: str) -> None:
+    with (
+        postgres.connect(audit_cluster.dsn(trail), side="audit") as connection,
+        connection.transaction(force_rollback=True),
+    ):
+        insert(
+            connection,
+            id=101,
+            created_at="2026-11-30 00:00:00+00",
+            user_email="c1",
+            new_data=Jsonb({"phone": "c2"}),
+        )
+        for part, field, value in (
+            ("context", "user_email", '"eve@x.example"'),
+            ("context", "ip_address", '"192.168.7.1"'),
+            ("new_data", "phone", '"555"'),
+        ):
+            connection.execute(
+                "insert into audit.personal_values values (101, %s, %s, '', '', %s)", (part, field, value)
+            )
+
+        def found(filters: Filters) -> list[int]:
+            return [row.id for row in read_log(connection, "audit", filters)]
+
+        assert found(Filters(email="eve@x.example")) == [101]
+        assert found(Filters(ip="192.168.0.0/16")) == [101]
+        assert found(Filters(ip="192.168.8.0/24")) == []
+        assert found(Filters(after=(("phone", "555"),))) == [101]
+        assert found(Filters(before=(("phone", "555"),))) == []
+        assert found(Filters(text="EVE@")) == [101]
+
+
+def test_follow_gives_each_row_once_when_its_block_is_committed(audit_cluster: Server) -> None:
+    name = audit_cluster.create_database()
+    dsn = audit_cluster.dsn(name)
+    seen: list[int | str] = []
+    with postgres.connect(dsn, side="audit") as reader, postgres.connect(dsn, side="audit") as writer:
+        migrate(writer, "audit", None)
+
+        def block(number: int, first: int, count: int) -> None:
+            for row_id in range(first, first + count):  # commit times need not be in the order of commits
+                second = 59 - row_id
+                insert(
+                    writer, id=row_id, created_at=f"2026-11-22 12:00:{second}+00", user_id=f"u{row_id % 2}"
+                )
+            insert(writer, "ledger", block=number, kind="data", first_id=first, row_count=count)
+
+        block(0, 1, 5)
+        steps: list[Callable[[], object]] = [
+            lambda: block(1, 6, 3),
+            lambda: writer.execute("begin"),
+            lambda: block(2, 9, 2),
+            lambda: seen.append("still open"),
+            lambda: writer.execute("commit"),
+            lambda: block(3, 11, 0),
+            lambda: block(4, 11, 1),
+        ]
+
+        def wait() -> None:
+            if not steps:
+                raise KeyboardInterrupt
+            steps.pop(0)()
+
+        def watch(filters: Filters) -> None:
+            seen_first = seen.append  # each as it comes: an exception ends it
+            for row in follow(reader, "audit", filters, wait):
+                seen_first(row.id)
+
+        with pytest.raises(KeyboardInterrupt):
+            watch(Filters(limit=2))
+        assert sorted(seen[:2], key=str) == [1, 2]  # the newest by their time
+        assert seen[2:] == [6, 7, 8, "still open", 9, 10, 11]
+        seen.clear()
+        steps.append(lambda: block(5, 12, 4))
+        with pytest.raises(KeyboardInterrupt):
+            watch(Filters(limit=1, user="u1"))
+        assert seen[1:] == [13, 15]
+    audit_cluster.execute(f'drop database "{name}" with (force)')

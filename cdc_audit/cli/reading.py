@@ -1,0 +1,45 @@
+"""What the commands that read the trail have in common: whose connection it is, and how wide the terminal."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import click
+from psycopg import Connection
+
+from cdc_audit.cli.settings import require_dsn
+from cdc_audit.config import Config
+from cdc_audit.postgres import connect
+from cdc_audit.trail.query import parse_time
+from cdc_audit.trail.render import shown
+
+dsn_option = click.option("--dsn", metavar="DSN", help="The reader's own connection to the audit database.")
+table_argument = click.argument("table", metavar="TABLE")
+
+
+def open_trail(config: Config, dsn: str | None) -> Connection:
+    """The reader's connection: ``--dsn``, else [audit] admin_dsn, else [audit] dsn."""
+    return connect(require_dsn(dsn or config.audit.one_time_dsn, "audit"), side="audit")
+
+
+def moment(text: str | None) -> datetime | None:
+    """The time that an option says. Raises UsageError."""
+    return None if text is None else parse_time(text, datetime.now(UTC))
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; 160 if there is none."""
+    return shutil.get_terminal_size((160, 24)).columns
+
+
+def echo_csv(lines: Iterable[str]) -> None:
+    """CSV as it is for a program, and for a terminal with what could move its cursor escaped.
+
+    click would take escape sequences out of what goes to a program, and could so uncover a formula that stood behind one.
+    """
+    is_terminal = sys.stdout.isatty()
+    for line in lines:
+        click.echo(shown(line) if is_terminal else line, color=True)

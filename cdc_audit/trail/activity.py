@@ -1,0 +1,71 @@
+"""Sums over the trail: what a user did, and who did much in a short time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from psycopg import Connection, sql
+
+from cdc_audit.postgres import named_sql
+from cdc_audit.trail.query import Filters, reading, where
+
+_SQL = named_sql("cdc_audit.trail", "sql/activity.sql")
+
+
+class Share(NamedTuple):
+    """A user's rows of one table and action; times are ISO 8601 in UTC, to the second."""
+
+    schema_name: str
+    table_name: str
+    action: str
+    rows: int
+    first: str
+    last: str
+
+
+class Bulk(NamedTuple):
+    """A run of one user's changes of one kind. ``rows``: the most that lay within the window.
+
+    ``first`` and ``last`` are the times between which the threshold was exceeded, ``last_id`` is the newest row.
+    """
+
+    user: str | None
+    action: str
+    schema_name: str
+    table_name: str
+    rows: int
+    first: str
+    last: str
+    last_id: int
+
+
+def shares(connection: Connection, schema: str, filters: Filters) -> list[Share]:
+    """The rows that match, summed by table and action, most first. Raises as ``query.reading`` does."""
+    return [Share(*row) for row in _asked(connection, schema, "who", filters, {})]
+
+
+def by_time(connection: Connection, schema: str, filters: Filters, unit: str) -> list[tuple[str, int]]:
+    """The rows that match, summed by ``unit`` ("hour" or "day", in UTC); units without rows aren't there."""
+    rows = _asked(connection, schema, "who_when", filters, {"unit": unit})
+    return [(moment, count) for moment, count in rows]
+
+
+def bulks(
+    connection: Connection, schema: str, filters: Filters, *, threshold: int, window: timedelta
+) -> list[Bulk]:
+    """Runs with more than ``threshold`` rows within ``window``, newest first. Rows without a user count as one user's."""
+    values = {"threshold": threshold, "window": window}
+    return [Bulk(*row) for row in _asked(connection, schema, "suspicious", filters, values)]
+
+
+def _asked(
+    connection: Connection, schema: str, name: str, filters: Filters, values: Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
+    with reading(connection, schema) as may_open:
+        conditions, bound = where(schema, filters, opened=may_open)
+        query = sql.SQL(_SQL[name]).format(
+            schema=sql.Identifier(schema), conditions=conditions, iso=sql.SQL(_SQL["iso"])
+        )
+        return connection.execute(query, {**bound, **values}).fetchall()

@@ -1,0 +1,71 @@
+"""``cdc-audit history``: the rows of one record's life, also under the keys that it had before and after."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from psycopg import Connection
+
+from cdc_audit.trail.image import Keys
+from cdc_audit.trail.query import Filters, LogRow, read_log
+
+_SAMPLE = 200
+_MOST_KEYS = 100
+_BORN = {"INSERT", "SNAPSHOT"}
+_FAR = 1 << 62
+
+
+def history(connection: Connection, schema: str, table: tuple[str | None, str], record: str) -> list[LogRow]:
+    """All rows of the record, oldest first. Raises as ``query.reading`` does.
+
+    Under ``record`` itself all rows count, whoever had that key; under another key those between taking it and leaving it.
+    """
+    every = Filters(schema_name=table[0], table_name=table[1], limit=None, oldest_first=True)
+
+    def rows(key: str, above: int = 0, up_to: int = _FAR) -> list[LogRow]:
+        return list(read_log(connection, schema, replace(every, record=key, above_id=above, up_to_id=up_to)))
+
+    own = rows(record)
+    sample = replace(every, limit=_SAMPLE, oldest_first=False)
+    keys = Keys([*read_log(connection, schema, sample), *own[-_SAMPLE:]])
+    found = {row.id: row for row in own}
+
+    def follow(row: LogRow) -> None:
+        """The life under the keys that came after this row, if it changed the key."""
+        for _ in range(_MOST_KEYS):
+            key = keys.after(row)
+            if row.action != "UPDATE" or key is None or key == row.record_id:
+                return
+            for following in rows(key, above=row.id):
+                found[following.id] = row = following
+                if row.action == "DELETE" or (row.action == "UPDATE" and keys.after(row) != key):
+                    break
+
+    def trace(key: str, first: LogRow | None) -> None:
+        """The life under the keys that came before, if it does not begin with this row."""
+        for _ in range(_MOST_KEYS):
+            if first is not None and first.action in _BORN:
+                return
+            moved = _moved_to(key, first.id - 1 if first else _FAR)
+            if moved is None or moved.record_id is None:
+                return
+            key = moved.record_id
+            for first in reversed(rows(key, up_to=moved.id)):
+                found[first.id] = first
+                if first.action in _BORN:
+                    break
+
+    def _moved_to(key: str, up_to: int) -> LogRow | None:
+        """The last UPDATE that gave a record this key."""
+        columns = keys.columns_of(key)
+        if columns is None:
+            return None
+        change = replace(
+            every, action="UPDATE", field=columns[0][0], after=columns, up_to_id=up_to, oldest_first=False
+        )
+        return next((row for row in read_log(connection, schema, change) if row.record_id != key), None)
+
+    for row in own:
+        follow(row)
+    trace(record, own[0] if own else None)
+    return [found[number] for number in sorted(found)]

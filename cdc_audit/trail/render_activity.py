@@ -1,0 +1,73 @@
+"""Sums over the trail as lines for people: columns and a histogram. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cdc_audit.trail.activity import Bulk, Share
+from cdc_audit.trail.render import columns, shown
+
+_WIDEST = 40
+_LEAST_BAR = 10
+
+
+def shares(rows: Sequence[Share]) -> Iterator[str]:
+    """One line for each table and action, with a heading."""
+    cells = [
+        (
+            f"{row.schema_name}.{row.table_name}",
+            row.action,
+            f"{row.rows:,}",
+            _time(row.first),
+            _time(row.last),
+        )
+        for row in rows
+    ]
+    yield from _aligned([("table", "action", "rows", "first (UTC)", "last"), *cells], right=2)
+
+
+def bulks(rows: Sequence[Bulk]) -> Iterator[str]:
+    """One line for each run, with a heading."""
+    cells = [
+        (
+            row.user if row.user is not None else "-",
+            row.action,
+            f"{row.schema_name}.{row.table_name}",
+            f"{row.rows:,}",
+            _time(row.first),
+            _time(row.last),
+        )
+        for row in rows
+    ]
+    heading = ("user", "action", "table", "rows", "first over (UTC)", "last")
+    yield from _aligned([heading, *cells], right=3)
+
+
+def histogram(counts: Sequence[tuple[str, int]], unit: str, width: int) -> Iterator[str]:
+    """A bar for each hour or day that has rows; the longest is as long as ``width`` allows."""
+    length = 10 if unit == "day" else 16
+    most = max((count for _, count in counts), default=0)
+    digits = len(f"{most:,}")
+    room = max(_LEAST_BAR, width - length - digits - 4)
+    for moment, count in counts:
+        bar = "█" * max(1, round(room * count / most))
+        yield f"{moment[:length].replace('T', ' ')}  {count:>{digits},}  {bar}"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]], *, right: int) -> Iterator[str]:
+    safe = [[_cut(shown(cell)) for cell in row] for row in rows]
+    widths = [max(columns(row[place]) for row in safe) for place in range(len(rows[0]))]
+    for row in safe:
+        cells = []
+        for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            fill = " " * (width - columns(cell))
+            cells.append(fill + cell if place == right else cell + fill)
+        yield "  ".join(cells).rstrip()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 1] + "…"
+
+
+def _time(iso: str) -> str:
+    return iso[:19].replace("T", " ")

@@ -1,0 +1,89 @@
+-- name: head
+begin;
+-- Images are compared as they were taken.
+set local timezone = 'UTC';
+set local datestyle = 'ISO';
+set local intervalstyle = 'postgres';
+set local bytea_output = 'hex';
+set local extra_float_digits = 3;
+
+create temporary table undo_later (place bigint generated always as identity, change jsonb) on commit drop;
+
+-- Takes one change back, if its row is still what the change made of it. What a foreign key refuses for now is kept for later.
+create function pg_temp.take_back(change jsonb) returns void language plpgsql as $take_back$
+declare
+    target  constant regclass := pg_catalog.format('%I.%I', change ->> 'schema', change ->> 'table')::regclass;
+    present constant jsonb := nullif(change -> 'present', 'null');
+    past    constant jsonb := nullif(change -> 'past', 'null');
+    same    text := 'pg_catalog.to_jsonb(t) - array(select k from pg_catalog.jsonb_object_keys(pg_catalog.to_jsonb(t)) as k
+                                                     where not $1 ? k) = $1';
+    record  text;
+    columns text;
+    hits    bigint;
+begin
+    select pg_catalog.string_agg(pg_catalog.format('t.%1$I = seen.%1$I', attname), ' and ')
+      into record
+      from pg_catalog.pg_index
+      join pg_catalog.pg_attribute on attrelid = indrelid and attnum = any (indkey)
+     where indrelid = target and indisprimary and present ? attname::text;
+    select pg_catalog.string_agg(pg_catalog.quote_ident(attname), ', ' order by attnum)
+      into columns
+      from pg_catalog.pg_attribute
+     where attrelid = target and attnum > 0 and not attisdropped and attgenerated = '' and past ? attname::text
+       and (present is null or past -> attname::text is distinct from present -> attname::text);
+    same := pg_catalog.concat_ws(' and ', record, same);
+    if past is null then
+        execute pg_catalog.format('delete from %1$s as t using pg_catalog.jsonb_populate_record(null::%1$s, $1) as seen where %2$s',
+                                  target, same) using present;
+    elsif present is null then
+        execute pg_catalog.format('insert into %1$s (%2$s) overriding system value
+                                   select %2$s from pg_catalog.jsonb_populate_record(null::%1$s, $1)', target, columns) using past;
+    elsif columns is null then
+        execute pg_catalog.format('select from %1$s as t, pg_catalog.jsonb_populate_record(null::%1$s, $1) as seen where %2$s',
+                                  target, same) using present;
+    else
+        execute pg_catalog.format('update %1$s as t
+                                      set (%2$s) = (select %2$s from pg_catalog.jsonb_populate_record(null::%1$s, $2))
+                                     from pg_catalog.jsonb_populate_record(null::%1$s, $1) as seen where %3$s',
+                                  target, columns, same) using present, past;
+    end if;
+    get diagnostics hits = row_count;
+    if hits <> 1 then
+        raise exception 'row % of the trail: the record has changed since; nothing is undone', change ->> 'id'
+            using errcode = 'serialization_failure';
+    end if;
+exception
+    when foreign_key_violation then
+        insert into pg_temp.undo_later (change) values (take_back.change);
+end
+$take_back$;
+
+-- name: context
+select cdc_audit.set_context({context}::jsonb);
+
+-- name: change
+select pg_temp.take_back({change}::jsonb);
+
+-- name: tail
+do $finish$
+declare
+    waiting jsonb[];
+    change  jsonb;
+    before  bigint;
+begin
+    loop
+        select pg_catalog.array_agg(l.change order by l.place) into waiting from pg_temp.undo_later as l;
+        exit when waiting is null;
+        before := pg_catalog.cardinality(waiting);
+        delete from pg_temp.undo_later;
+        foreach change in array waiting loop
+            perform pg_temp.take_back(change);
+        end loop;
+        if before = (select count(*) from pg_temp.undo_later) then
+            raise exception 'a foreign key refuses; nothing is undone' using errcode = 'foreign_key_violation';
+        end if;
+    end loop;
+end
+$finish$;
+drop function pg_temp.take_back(jsonb);
+commit;
