@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from contextlib import suppress
 
 import psycopg
 
@@ -160,10 +161,9 @@ class Daemon:
                 **remedy,
             )
             self._observer.reconnected(side)
-        try:
-            await asyncio.wait_for(self._stopping.wait(), decision.delay)
-        except TimeoutError:
-            pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(decision.delay):
+                await self._stopping.wait()
 
     async def _tick(self) -> None:
         while True:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 
 from cdc_audit import failpoint
@@ -232,7 +232,8 @@ class Session:
             await delivery.drained()  # what came before it is stored before anything is said about it
         pumping.result()
         try:
-            await asyncio.wait_for(delivery.drained(), STALL_LIMIT)
+            async with asyncio.timeout(STALL_LIMIT):
+                await delivery.drained()
         except TimeoutError:
             raise UnavailableError(
                 "audit database: the open block could not be finished before stopping"
@@ -263,10 +264,9 @@ class Session:
                     failpoint.reached("acknowledged")
                 reported, at = self._durable_lsn, now
             self._moved.clear()
-            try:
-                await asyncio.wait_for(self._moved.wait(), min(interval, 1.0))
-            except TimeoutError:
-                pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(interval, 1.0)):
+                    await self._moved.wait()
 
     async def _poll(self, pump: Pump, delivery: Delivery) -> None:
         """Look at the slot; a source that shuts down ends this connection at once, and so the session. Look at the writer, too,

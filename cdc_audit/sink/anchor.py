@@ -119,7 +119,8 @@ class _Lane:
             anchor, self._wanted = self._wanted, None
             try:
                 failpoint.reached("before-anchor")
-                reason = await asyncio.wait_for(self._attempt(anchor), LIMIT)
+                async with asyncio.timeout(LIMIT):
+                    reason = await self._attempt(anchor)
             except TimeoutError:
                 reason = f"no answer within {LIMIT:.0f} s"
             except asyncio.CancelledError:

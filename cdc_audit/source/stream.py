@@ -8,6 +8,7 @@ that a change has no replica identity.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, NoReturn
 
@@ -224,10 +225,9 @@ class Stream:
 
     async def wait(self, timeout: float) -> None:
         """Return when something has arrived, or after ``timeout`` seconds."""
-        try:
-            await asyncio.wait_for(self._readable.wait(), timeout)
-        except TimeoutError:
-            pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._readable.wait()
 
     def report(self, flushed: int) -> None:
         """Tell the server that everything through ``flushed`` is durable; nothing if it ended. Raises UnavailableError."""

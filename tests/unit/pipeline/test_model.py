@@ -6,8 +6,7 @@ The invariants are checked by ``simulated`` at every block and every report; her
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -190,29 +189,21 @@ def clock() -> Iterator[Clock]:
 
 
 def play(clock: Clock, given: Settings, history: list[tuple[str, int]]) -> None:
-    """A whole history with its end. Raises AssertionError for what must not be.
-
-    ``wait_for`` is as in Python 3.12: the one before forgets cancellations, which has a test of its own below.
-    """
+    """A whole history with its end. Raises AssertionError for what must not be."""
 
     async def whole() -> None:
         life = Life(given)
         try:
-            for step in history:
-                await life.do(*step)
-            await life.end()
+            async with asyncio.timeout(_LONGEST):
+                for step in history:
+                    await life.do(*step)
+                await life.end()
         finally:
             await life.close()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asyncio, "wait_for", wait_for)
         patch.setattr(session, "Joiner", partial(Joiner, hold_rows=given.hold_rows))
-        clock.run_until_complete(asyncio.wait_for(whole(), _LONGEST))
-
-
-async def wait_for(awaitable: Awaitable[Any], timeout: float | None) -> Any:
-    async with asyncio.timeout(timeout):
-        return await awaitable
+        clock.run_until_complete(whole())
 
 
 @settings(max_examples=HISTORIES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
@@ -248,12 +239,10 @@ def test_a_history_is_found_that_shows_each_broken_rule(
         all_is_well()
 
 
-@pytest.mark.xfail(
-    sys.version_info < (3, 12),
-    reason="before Python 3.12 asyncio.wait_for, which it waits by, forgets a cancellation",
-)
 def test_reports_end_with_their_session_also_when_a_receipt_comes_in_the_same_moment(clock: Clock) -> None:
-    """A session that waits for ever for its reports to end is never followed by another one."""
+    """A session that waits for ever for its reports to end is never followed by another one. Before Python 3.12
+    ``asyncio.wait_for`` forgets a cancellation that comes together with what it waits for.
+    """
     life = Life(Settings(0.0, 1, 1, False))
 
     async def ends() -> bool:
