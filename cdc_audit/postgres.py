@@ -116,6 +116,11 @@ def explain(error: psycopg.Error, *, side: str) -> CdcAuditError:
         )
     if state == "42501":
         return NotPermittedError(text)
+    if state == "25006" and side == "source":
+        return SettingError(
+            text,
+            remedy="a standby takes what its primary has: repeat it with [source] admin_dsn naming the primary",
+        )
     if (
         not state
         or state[:2] in {"08", "57", "53", "40", "25", "55"}

@@ -38,15 +38,17 @@ def command() -> None:
 @command.command("create")
 @click.option("--plugin", type=click.Choice(["wal2json", "pgoutput"]), help="Default: [source] plugin.")
 @click.option(
-    "--failover", is_flag=True, help="Let standbys keep the slot in step (PostgreSQL 17 and newer)."
+    "--failover/--no-failover",
+    default=None,
+    help="Let standbys keep the slot in step (PostgreSQL 17 and newer). Default: where the server can.",
 )
 @with_config
-def create(config: Config, plugin: str | None, failover: bool) -> None:
+def create(config: Config, plugin: str | None, failover: bool | None) -> None:
     """Create the slot. If it is there already and fit for use, it stays as it is.
 
     Waits for the transactions that are open on the source to end.
 
-    Example: cdc-audit slot create --failover
+    Example: cdc-audit slot create --plugin pgoutput
     """
     with _source(config) as source:
         existed = slot.status(source, config.source.slot) is not None

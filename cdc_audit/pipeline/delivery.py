@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from cdc_audit.model.ledger import Receipt
 from cdc_audit.seal.builder import Sealed
@@ -20,11 +20,20 @@ _HEADER_BYTES = 1024  # what a block's header counts for
 
 
 class Delivery:
-    """``put_lines`` and ``put_block`` in order; ``run`` delivers them in that order until it is cancelled or fails."""
+    """``put_lines`` and ``put_block`` in order; ``run`` delivers them in that order until it is cancelled or fails.
 
-    def __init__(self, writer: Writer, on_receipt: Callable[[Receipt, Sealed], None]) -> None:
+    ``confirm`` comes before each COMMIT, when all of the block was received, and raises if it must not be stored.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        on_receipt: Callable[[Receipt, Sealed], None],
+        confirm: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._writer = writer
         self._on_receipt = on_receipt
+        self._confirm = confirm
         self._queue: deque[tuple[bytes, str, bytes] | Sealed] = deque()
         self._size = 0
         self._is_busy = False
@@ -58,7 +67,7 @@ class Delivery:
             await self._changed.wait()
 
     async def run(self) -> None:
-        """Deliver for ever. Raises what the writer raises."""
+        """Deliver for ever. Raises what the writer and ``confirm`` raise."""
         while True:
             while not self._queue:
                 self._changed.clear()
@@ -66,6 +75,8 @@ class Delivery:
             item = self._queue.popleft()
             self._is_busy = True
             if isinstance(item, Sealed):
+                if self._confirm is not None:
+                    await self._confirm()
                 receipt = await self._writer.commit(item.block, item.block_hash)
                 self._size -= _HEADER_BYTES
                 self._on_receipt(receipt, item)

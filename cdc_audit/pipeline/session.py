@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
+from functools import partial
 
 from cdc_audit import failpoint
 from cdc_audit.config import Config
@@ -70,6 +71,7 @@ class Session:
         self._writer: Writer | None = None
         self._sidecar: Sidecar | None = None
         self._stream: Stream | None = None
+        self._timeline: Stream | None = None  # asks a standby which one it is on
         self._durable_lsn = 0
         self._moved = asyncio.Event()  # the durable position moved
         self._running: Pump | None = None
@@ -126,11 +128,20 @@ class Session:
         connections.push_async_callback(self._sidecar.close)
 
     async def _open_stream(self, connections: AsyncExitStack) -> None:
+        assert self._sidecar
         source = self._config.source
         self._stream = await Stream.open(
             source.dsn, application_name=f"{self._name} stream", slot=source.slot, plugin=source.plugin
         )
         connections.push_async_callback(self._stream.close)
+        if await self._sidecar.is_standby():
+            self._timeline = await Stream.open(
+                self._stream.address(source.dsn),
+                application_name=f"{self._name} timeline",
+                slot="",
+                plugin="",
+            )
+            connections.push_async_callback(self._timeline.close)
 
     async def _work(self) -> None:
         assert self._writer and self._sidecar and self._stream
@@ -148,7 +159,8 @@ class Session:
         decoder, spool = await self._start_stream(last.end_lsn)
         joiner = Joiner(prefix=config.context.prefix)
         joiner.learn(await self._sidecar.context_keys())
-        delivery = Delivery(self._writer, self._on_receipt)
+        confirm = partial(self._confirm, timeline) if self._timeline else None
+        delivery = Delivery(self._writer, self._on_receipt, confirm)
         pump = Pump(
             config,
             stream=self._stream,
@@ -176,6 +188,19 @@ class Session:
         failpoint.reached("stream-started")
         await self._together(pump, delivery, report_interval)
         self._stream.report(self._durable_lsn)
+
+    async def _confirm(self, timeline: int) -> None:
+        """A standby that is promoted, or follows another primary, streams on, at positions of another timeline from then on.
+        As long as it is on this one, all that was received is, too.
+        """
+        assert self._timeline
+        try:
+            async with asyncio.timeout(_LOOK_LIMIT):
+                now = (await self._timeline.identify()).timeline
+        except TimeoutError:
+            raise UnavailableError(f"source database: no answer within {_LOOK_LIMIT:.0f} s") from None
+        if now != timeline:
+            raise UnavailableError(f"source database: the standby turned from timeline {timeline} to {now}")
 
     async def _start_stream(self, lsn: int) -> tuple[Decoder, Spool | None]:
         """Begin to stream after a position; what reads the plugin's messages."""

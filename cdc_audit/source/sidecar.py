@@ -102,6 +102,12 @@ class Sidecar:
                 row = await (await cursor.execute(_SLOT["status"], {"slot": self._slot})).fetchone()
         return info_of(row) if row else None
 
+    async def is_standby(self) -> bool:
+        """Whether the server is a standby: only such a one may turn to another timeline under a stream."""
+        with explained():
+            row = await (await self._connection.execute(_SLOT["is_standby"])).fetchone()
+        return bool(row and row[0])
+
     async def tables(self) -> TableTroubles:
         """What can't be captured; looked up once a minute."""
         if time.monotonic() - self._looked_at_tables > _TABLES_EVERY or not self._looked_at_tables:

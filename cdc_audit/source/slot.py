@@ -74,19 +74,28 @@ def info_of(row: Mapping[str, Any]) -> SlotInfo:
     )
 
 
-def create(connection: Connection, slot: str, plugin: str, failover: bool = False) -> SlotInfo:
+def create(connection: Connection, slot: str, plugin: str, failover: bool | None = None) -> SlotInfo:
     """Make the slot, or find it fit for use. Waits for the transactions open at that moment to end.
 
+    ``failover`` lets standbys keep the slot in step; None is wherever the server can: PostgreSQL 17 and newer, on a primary.
     Raises SettingError if a slot of that name is of another plugin or database, invalidated, or without the
     failover asked for, or if the server's settings don't allow one; NotPermittedError if the role may not.
     """
-    if failover and connection.info.server_version < _FAILOVER_SINCE:
+    can_fail_over = connection.info.server_version >= _FAILOVER_SINCE
+    if failover and not can_fail_over:
         raise SettingError(
             "failover slots need PostgreSQL 17 or newer on the source", remedy="leave out --failover"
         )
     found = status(connection, slot)
     if found is None:
-        _execute(connection, "create_failover" if failover else "create", slot, plugin)
+        with_failover = can_fail_over and failover is not False
+        _execute(
+            connection,
+            "create_failover" if with_failover else "create",
+            slot,
+            plugin,
+            is_asked=bool(failover),
+        )
         found = status(connection, slot)
         if found is None:
             raise SettingError(

@@ -110,6 +110,12 @@ class Stream:
             raise explain_refusal(error, role=role, slot=slot, plugin=plugin) from error
         return cls(connection, connection.info.user)
 
+    def address(self, dsn: str) -> str:
+        """The DSN for more connections to the very server that this one leads to: a DSN may name several."""
+        info = self._connection.info
+        place = {"host": info.host, "port": str(info.port), "hostaddr": info.hostaddr}
+        return make_conninfo(dsn, **{key: value for key, value in place.items() if value})
+
     async def identify(self) -> System:
         """Which cluster this is, and on which timeline."""
         row = await self._command(sql.SQL("IDENTIFY_SYSTEM"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -112,9 +113,12 @@ class Stage:
     def fill_disk(self) -> None:
         assert self.disk
         self._ballast = self.disk / "ballast"
-        free = os.statvfs(self.disk)
+        size = 0
         with self._ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail * free.f_frsize))
+            while room := os.statvfs(self.disk).f_bavail * os.statvfs(self.disk).f_frsize:
+                with contextlib.suppress(OSError):  # the server took some of it in this moment
+                    os.posix_fallocate(file.fileno(), size, room)
+                    size += room
 
     def empty_disk(self) -> None:
         if self._ballast is not None:

@@ -33,6 +33,9 @@ select
 from here, pg_replication_slots s, to_jsonb(s) as later(columns)
 where s.slot_name = %(slot)s;
 
+-- name: is_standby
+select pg_is_in_recovery();
+
 -- name: position
 select (case
     when pg_is_in_recovery() then coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
@@ -43,7 +46,10 @@ end - '0/0')::bigint;
 select pg_create_logical_replication_slot(%(slot)s, %(plugin)s);
 
 -- name: create_failover
-select pg_create_logical_replication_slot(%(slot)s, %(plugin)s, failover => true);
+-- A standby refuses to make such a slot: it does so only where that was asked for.
+select pg_create_logical_replication_slot(
+    %(slot)s, %(plugin)s, failover => %(is_asked)s or not pg_is_in_recovery()
+);
 
 -- name: probe
 -- A temporary slot shows whether a real one could be made.

@@ -46,7 +46,7 @@ def test_a_new_slot_is_shown_with_its_position_and_holds_little(
     assert made.wal_status == "reserved"
     assert not made.two_phase
     assert made.invalidation_reason is None
-    assert made.failover is (None if source.info.server_version < 170000 else False)
+    assert made.failover is (None if source.info.server_version < 170000 else True)
 
 
 def test_lag_and_retained_wal_grow_with_what_the_server_writes(
@@ -234,8 +234,9 @@ def test_advancing_a_missing_slot_is_refused(source: Connection, database: Datab
 
 def test_failover_is_refused_where_the_server_has_none(source: Connection, database: Database) -> None:
     if source.info.server_version >= 170000:
-        made = slot.create(source, database.slot, PLUGIN, failover=True)
-        assert made.failover
+        assert not slot.create(source, database.slot, PLUGIN, failover=False).failover
+        with pytest.raises(SettingError, match="without failover"):
+            slot.create(source, database.slot, PLUGIN, failover=True)
         return
     with pytest.raises(SettingError, match="PostgreSQL 17"):
         slot.create(source, database.slot, PLUGIN, failover=True)
