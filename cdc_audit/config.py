@@ -33,7 +33,7 @@ class Source(_Section):
     )
     admin_dsn: str = Field(
         default="",
-        description="for init, slot and source commands, where the daemon's role may not",
+        description="for init, source and snapshot, where the daemon's role may not",
         examples=["host=db.example.org dbname=app user=postgres sslmode=verify-full"],
     )
     slot: str = Field(
@@ -55,6 +55,11 @@ class Source(_Section):
     def one_time_dsn(self) -> str:
         """The connection for one-time work."""
         return self.admin_dsn or self.dsn
+
+    @property
+    def slot_dsn(self) -> str:
+        """The connection for work on the slot: the daemon's, since with what it can make it can go on."""
+        return self.dsn or self.admin_dsn
 
 
 class Audit(_Section):

@@ -31,7 +31,8 @@ _HARDEN = "to have it in the trail: cdc-audit source install --harden"
 def command(config: Config, with_snapshot: bool) -> None:
     """Set everything up and say what was done: audit schema and roles, source functions, slot, the ledger's first block.
 
-    Can be repeated: what is there already stays. Connects with admin_dsn of both sections where it is set.
+    Can be repeated: what is there already stays. Connects with admin_dsn of both sections where it is set; the slot is
+    made with [source] dsn, so that it is one that the daemon may read.
 
     Example: CDC_AUDIT_SOURCE_DSN=... CDC_AUDIT_AUDIT_DSN=... cdc-audit init
     """
@@ -40,7 +41,7 @@ def command(config: Config, with_snapshot: bool) -> None:
     with connect(source_dsn, side="source") as source, connect(audit_dsn, side="audit") as audit:
         _audit_schema(config, audit)
         _source_functions(config, source)
-        _slot_and_ledger(config, source, audit, source_dsn)
+        _slot_and_ledger(config, source, audit)
         _tables(config, source)
     if with_snapshot:
         snapshot.take(config, reason="init")
@@ -66,9 +67,7 @@ def _source_functions(config: Config, source: psycopg.Connection) -> None:
         click.echo("DDL: " + ("told by event triggers" if hardened.was_hardened else f"not told; {_HARDEN}"))
 
 
-def _slot_and_ledger(
-    config: Config, source: psycopg.Connection, audit: psycopg.Connection, source_dsn: str
-) -> None:
+def _slot_and_ledger(config: Config, source: psycopg.Connection, audit: psycopg.Connection) -> None:
     name, schema = config.source.slot, config.audit.audit_schema
     signer = load_signer(config.ledger.signing_key_file)
     existed = slot.status(source, name) is not None
@@ -81,11 +80,12 @@ def _slot_and_ledger(
     if config.source.plugin == "pgoutput":
         for line in publication_lines(config, source):
             click.echo(line)
-    info = slot.create(source, name, config.source.plugin)
+    with connect(require_dsn(config.source.slot_dsn, "source"), side="source") as daemon:
+        info = slot.create(daemon, name, config.source.plugin)
     start = format_lsn(info.confirmed_flush_lsn)
     click.echo(f"slot {name} ({info.plugin}): " + ("there already" if existed else f"created at {start}"))
     if last is None:
-        system = facts.identify(source_dsn, slot=name, plugin=config.source.plugin)
+        system = facts.identify(config.source.slot_dsn, slot=name, plugin=config.source.plugin)
         ledger.genesis(
             audit,
             schema,

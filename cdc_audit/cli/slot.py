@@ -116,7 +116,7 @@ def recreate(config: Config, reason: str, with_snapshot: bool, yes: bool) -> Non
     _check_reason(reason)
     with _source(config) as source, _audit(config) as audit:
         last = _last_block(config, audit)
-        cluster = facts.identify(config.source.one_time_dsn, slot=name, plugin=plugin)
+        cluster = facts.identify(config.source.slot_dsn, slot=name, plugin=plugin)
         found = slot.status(source, name)
         durable = resume(last, _state(config, cluster, 0), plugin=plugin).lsn if last else 0
         if found is not None:
@@ -154,7 +154,7 @@ def advance(config: Config, target: str, reason: str, yes: bool) -> None:
     _check_reason(reason)
     with _source(config) as source, _audit(config) as audit:
         last = _last_block(config, audit)
-        cluster = facts.identify(config.source.one_time_dsn, slot=name, plugin=plugin)
+        cluster = facts.identify(config.source.slot_dsn, slot=name, plugin=plugin)
         found = slot.status(source, name)
         if found is None:
             raise SettingError(f'replication slot "{name}" does not exist', remedy=RECREATE)
@@ -231,7 +231,8 @@ def _last_block(config: Config, audit: Connection) -> Block | None:
 
 
 def _source(config: Config) -> Connection:
-    return connect(require_dsn(config.source.one_time_dsn, "source"), side="source")
+    """As the daemon's role: what it needs anyway, and what it is allowed, is enough for all of this."""
+    return connect(require_dsn(config.source.slot_dsn, "source"), side="source")
 
 
 def _audit(config: Config) -> Connection:

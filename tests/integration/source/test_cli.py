@@ -12,9 +12,10 @@ from click.testing import CliRunner, Result
 from psycopg import Connection
 
 from cdc_audit import postgres
+from cdc_audit.cli import init as init_command
 from cdc_audit.cli import slot as slot_commands
 from cdc_audit.cli import source as source_commands
-from cdc_audit.errors import AnotherDaemonError, CheckFailedError, SettingError, UsageError
+from cdc_audit.errors import AnotherDaemonError, CheckFailedError, NotPermittedError, SettingError, UsageError
 from cdc_audit.model.ledger import Block
 from cdc_audit.model.lsn import format_lsn
 from cdc_audit.schema import migrate
@@ -187,6 +188,29 @@ def _without_plugin(shell: Shell) -> str:
     if facts.read(shell.source).output_plugin_libraries is None:
         pytest.skip("this minor has no output_plugin_libraries")
     return f"{shell.databases.source_dsn} options='-c output_plugin_libraries=test_decoding'"
+
+
+def test_the_slot_is_made_as_the_daemon_who_must_be_allowed_to_and_not_as_the_administrator(
+    shell: Shell,
+) -> None:
+    server, name = shell.databases.source, shell.databases.source_name
+    admin, daemon = f"{shell.databases.slot}_admin", f"{shell.databases.slot}_daemon"
+    shell.source.execute(
+        f"""create role {admin} login createrole; grant create on database "{name}" to {admin};
+            create role {daemon} login replication""".encode()
+    )
+    try:
+        dsns = {"SOURCE_ADMIN_DSN": server.dsn(name, admin), "SOURCE_DSN": server.dsn(name, daemon)}
+        migrate.migrate(shell.audit, SCHEMA, None)
+        with pytest.raises(NotPermittedError, match=f'role "{admin}" may not use replication slots'):
+            shell.run(slot_commands.command, "create", SOURCE_DSN=dsns["SOURCE_ADMIN_DSN"])
+        said = shell.run(init_command.command, **dsns, AUDIT_ADMIN_DSN=shell.databases.audit_dsn)
+        assert f"slot {shell.databases.slot} (pgoutput): created" in said
+        assert shell.last_block().kind == "genesis"
+        shell.run(slot_commands.command, "recreate", "--reason", "why", "--yes", **dsns)
+        shell.run(slot_commands.command, "drop", "--yes", **dsns)
+    finally:
+        shell.source.execute(f"drop owned by {admin} cascade; drop role {admin}, {daemon}".encode())
 
 
 def test_a_slot_in_use_is_neither_recreated_nor_advanced(shell: Shell) -> None:
