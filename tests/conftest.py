@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.databases import Databases, new_databases
+from tests.support.native import package_in
 from tests.support.object_store import ObjectStore
 from tests.support.servers import Server, new_server, place
 
@@ -81,6 +83,14 @@ def object_store() -> Iterator[ObjectStore]:
         yield store
     finally:
         store.remove()
+
+
+@pytest.fixture(scope="session")
+def native_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package in it, its hot loops compiled."""
+    folder = tmp_path_factory.mktemp("native")
+    package_in(folder)
+    return folder
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from cdc_audit.ops.metrics import Metrics
 from cdc_audit.ops.server import Server
 from cdc_audit.ops.watch import Watch
 from cdc_audit.pipeline.daemon import Daemon
+from cdc_audit.seal.lines import IS_COMPILED
 from cdc_audit.sink.redaction import load_redaction
 from cdc_audit.sink.signing import load_signer
 
@@ -62,6 +63,7 @@ def command(context: click.Context, config: Config, check: bool, accept_gap: str
         source=config.source.name,
         slot=config.source.slot,
         plugin=config.source.plugin,
+        compiled=IS_COMPILED,
     )
     server = Server(config.metrics.listen, metrics, watch) if config.metrics.listen else None
     try:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from cdc_audit.decode.relation import (
+    NULL,
     MalformedError,
+    Plain,
     RowReader,
     Shapes,
     parse_relation,
@@ -24,11 +26,20 @@ from cdc_audit.decode.relation import (
     text_at,
 )
 from cdc_audit.decode.scope import Scope
-from cdc_audit.decode.sent_values import decoded, unknown_types
+from cdc_audit.decode.sent_values import PGOUTPUT_CONVERTERS, decoded, unknown_types
 from cdc_audit.errors import StreamError, UnknownTypeError
 from cdc_audit.model.catalog import Catalog
 from cdc_audit.model.event import Begin, Commit, Event, Message, Row, Truncate
 from cdc_audit.model.lsn import format_lsn
+
+_compiled: Callable[[Sequence[object], int, dict[bytes, Plain], list[Event | None]], int] | None = None
+try:
+    from cdc_audit.decode import _pgoutput
+except ImportError:
+    pass
+else:
+    _pgoutput.init_converters(*PGOUTPUT_CONVERTERS, NULL)
+    _compiled = _pgoutput.rows
 
 _BEGIN = struct.Struct(">xQqI")
 _COMMIT = struct.Struct(">xxQQq")
@@ -55,6 +66,7 @@ class PgOutputDecoder:
         self._catalog = Catalog()
         self._shapes = Shapes()
         self._readers: dict[bytes, RowReader] = {}  # by the table's oid
+        self._plain: dict[bytes, Plain] = {}  # of those in scope, for what is compiled
         self._asked = b""  # the Relation message for which the catalog has been looked up
         self._refused = b""  # the row whose values did not fit their types as they were known
         self._commit_lsn = 0  # the start of the open transaction's commit record
@@ -72,8 +84,12 @@ class PgOutputDecoder:
     def rescope(self, scope: Scope) -> None:
         """Use another selection of tables from here on."""
         self._scope = scope
-        for reader in self._readers.values():
-            reader.is_in_scope = self._covers(reader)
+        for oid, reader in self._readers.items():
+            self._use(oid, reader)
+
+    def decode_rows(self, items: Sequence[object], position: int, events: list[Event | None]) -> int:
+        """Append the events of what is compiled for, from ``position`` on; return the position of what is for ``decode`` to do."""
+        return position if _compiled is None else _compiled(items, position, self._plain, events)
 
     def decode(self, payload: bytes) -> Event | list[Event] | None:
         """The message's event, or None for what is no event or out of scope; for TRUNCATE a list, an event for each table.
@@ -124,7 +140,7 @@ class PgOutputDecoder:
             raise UnknownTypeError(reader.user_types, frozenset())
         self._refused = b""
         described = reader.relation, reader.key, self._catalog, self._shapes, self._encoding
-        self._readers[oid] = RowReader(*described)
+        self._use(oid, RowReader(*described))
         lenient = RowReader(*described, lenient=True)
         try:
             return read(lenient, payload)
@@ -196,9 +212,15 @@ class PgOutputDecoder:
         last = self._readers.get(payload[1:5])
         info = self._catalog.tables.get((relation.schema, relation.table))
         key = primary_key(relation, info, last.key if last else ())
-        reader = RowReader(relation, key, self._catalog, self._shapes, self._encoding)
+        self._use(payload[1:5], RowReader(relation, key, self._catalog, self._shapes, self._encoding))
+
+    def _use(self, oid: bytes, reader: RowReader) -> None:
+        """Read a table's rows so from here on."""
+        self._readers[oid] = reader
+        self._plain.pop(oid, None)
         reader.is_in_scope = self._covers(reader)
-        self._readers[payload[1:5]] = reader
+        if reader.is_in_scope:
+            self._plain[oid] = reader.plain
 
     def _covers(self, reader: RowReader) -> bool:
         is_table = reader.info is None or reader.info.kind in "rp"

@@ -14,7 +14,7 @@ from cdc_audit.decode.sent_values import decoded, from_sent
 from cdc_audit.model.catalog import Catalog, TableInfo
 from cdc_audit.model.event import Action, Row, RowValues, Shape
 
-_NULL = b"null"
+NULL = b"null"  # stands, itself, for a value that is null
 _NEW, _KEY, _OLD = b"NKO"
 _IS_NULL, _IS_UNCHANGED, _IS_TEXT = b"nut"
 # What stands before a value shorter than 64 kB, but for two bytes of its length. No text holds NUL, so it stands nowhere else
@@ -78,6 +78,19 @@ def text_at(payload: bytes, at: int, encoding: str) -> tuple[str, int]:
     return decoded(payload[at:end], encoding), end + 1
 
 
+class Plain(NamedTuple):
+    """What is compiled needs this of a RowReader. Converters stand with their positions, the identity is its columns' positions."""
+
+    width: int
+    converters: tuple[tuple[int, Callable[[bytes], bytes]], ...]
+    identity: tuple[int, ...]
+    inserted: Shape
+    updated: Shape
+    updated_by_key: Shape
+    deleted: Shape
+    deleted_by_key: Shape
+
+
 class RowReader:
     """Reads the rows of one relation: all that does not depend on their values is computed once. ``key`` is its primary key.
 
@@ -115,6 +128,20 @@ class RowReader:
         self._updated_by_key = self._shape("UPDATE", self._identity_names(()))
         self._deleted = self._shape("DELETE", relation.names)
         self._deleted_by_key = self._shape("DELETE", self._identity_names(()))
+
+    @property
+    def plain(self) -> Plain:
+        """How its usual rows are read."""
+        return Plain(
+            self._width,
+            self._converters,
+            self._identity,
+            self._inserted,
+            self._updated,
+            self._updated_by_key,
+            self._deleted,
+            self._deleted_by_key,
+        )
 
     @property
     def root(self) -> tuple[str, str]:
@@ -158,12 +185,12 @@ class RowReader:
         # Most columns of an UPDATE stay as they were: those are converted once.
         for position, convert in self._converters:
             before, after = old[position], new[position]
-            if before is not _NULL:
+            if before is not NULL:
                 old[position] = converted = convert(before)
-                if before == after and after is not _NULL:
+                if before == after and after is not NULL:
                     new[position] = converted
                     continue
-            if after is not _NULL:
+            if after is not NULL:
                 new[position] = convert(after)
         return self._updated, new, old
 
@@ -234,7 +261,7 @@ class RowReader:
         return values[1 : width + 1], values[width + 1 :]
 
     def _values(self, payload: bytes, at: int) -> tuple[RowValues, int, tuple[int, ...]]:
-        """A TupleData's texts, _NULL itself for nulls and what is missing; its end; and the positions of what is missing."""
+        """A TupleData's texts, NULL itself for nulls and what is missing; its end; and the positions of what is missing."""
         if payload[at : at + 2] != self._count:
             raise MalformedError("a row has more or fewer values than its table has columns")
         at += 2
@@ -253,7 +280,7 @@ class RowReader:
                         unchanged += (len(values),)
                     elif kind != _IS_NULL:
                         raise MalformedError("a value of unknown kind")
-                    append(_NULL)
+                    append(NULL)
                     at += 1
                     continue
                 length = int.from_bytes(payload[at + 1 : start], "big")
@@ -264,7 +291,7 @@ class RowReader:
     def _convert(self, values: RowValues) -> None:
         for position, convert in self._converters:
             raw = values[position]
-            if raw is not _NULL:
+            if raw is not NULL:
                 values[position] = convert(raw)
 
     def _without(self, unchanged: tuple[int, ...], new: RowValues, old: RowValues | None) -> Row:

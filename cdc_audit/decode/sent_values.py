@@ -118,3 +118,5 @@ _FROM_UTF_8: dict[TextConverter, BytesConverter] = {
     _number_text: _number,
     _timestamptz_text: _timestamptz,
 }
+PGOUTPUT_CONVERTERS = (_string, _jsonb, _numeric, _timestamp, _timestamptz)
+"""Those that the compiled decoder has, too, in its order."""

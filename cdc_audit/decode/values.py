@@ -24,7 +24,14 @@ from cdc_audit.errors import UnknownTypeError
 from cdc_audit.model.catalog import TypeInfo, TypeKind
 from cdc_audit.model.jsonb import NotJsonbError, ValueFormatError, canonical, number, string
 
-__all__ = ["TextConverter", "TokenConverter", "ValueFormatError", "from_text", "from_wal2json"]
+__all__ = [
+    "WAL2JSON_CONVERTERS",
+    "TextConverter",
+    "TokenConverter",
+    "ValueFormatError",
+    "from_text",
+    "from_wal2json",
+]
 
 TokenConverter: TypeAlias = Callable[[bytes], bytes]
 Types: TypeAlias = Mapping[int, TypeInfo | None]
@@ -242,3 +249,5 @@ _SAME_AS_TEXT: dict[TextConverter, TokenConverter] = {
     _json_text: _json_token,
     _jsonb_text: _jsonb_token,
 }
+WAL2JSON_CONVERTERS = (_timestamptz_token, _timestamp_token, _jsonb_token)
+"""Those that the compiled decoder has, too, in its order."""

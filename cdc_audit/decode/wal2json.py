@@ -12,6 +12,7 @@ of each further line only compared. So no number ever passes through a float, an
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from operator import index
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ import orjson
 from cdc_audit.decode.form import VALUE, Converter, Form, paired
 from cdc_audit.decode.scope import Scope
 from cdc_audit.decode.shape import shape_of
-from cdc_audit.decode.values import ValueFormatError, from_wal2json
+from cdc_audit.decode.values import WAL2JSON_CONVERTERS, ValueFormatError, from_wal2json
 from cdc_audit.errors import StreamError, UnknownTypeError
 from cdc_audit.model.catalog import Catalog, TableInfo
 from cdc_audit.model.event import (
@@ -36,6 +37,15 @@ from cdc_audit.model.event import (
     Truncate,
 )
 from cdc_audit.model.lsn import format_lsn, parse_lsn
+
+_compiled: Callable[[Sequence[object], int, dict[bytes, Form], list[Event | None]], int] | None = None
+try:
+    from cdc_audit.decode import _wal2json
+except ImportError:
+    pass
+else:
+    _wal2json.init_converters(*WAL2JSON_CONVERTERS)
+    _compiled = _wal2json.rows
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[-+.\w]+', re.DOTALL)
 _NOTICE = re.compile(
@@ -95,6 +105,15 @@ class Wal2JsonDecoder:
         self._scope = scope
         self._recent.clear()
         self._forms.clear()
+
+    def decode_rows(self, items: Sequence[object], position: int, events: list[Event | None]) -> int:
+        """Append the events of what is compiled for, from ``position`` on; return the position of what is for ``decode`` to do."""
+        if _compiled is None or self._encoding:
+            return position
+        reached = _compiled(items, position, self._recent, events)
+        if reached > position:
+            self._is_empty = False
+        return reached
 
     def decode(self, line: bytes) -> Event | None:
         """The line's event, or None for what is out of scope.

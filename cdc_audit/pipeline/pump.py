@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol, cast
 
@@ -33,7 +33,8 @@ _STOP_GRACE = 5.0  # seconds that a transaction too large to hold may take to en
 class Decoder(Protocol):
     """What ``decode.wal2json`` and ``decode.pgoutput`` have in common."""
 
-    def decode(self, line: bytes, /) -> Event | list[Event] | None: ...  # noqa: D102 - see there
+    def decode_rows(self, items: Sequence[object], position: int, events: list[Event | None], /) -> int: ...  # noqa: D102 - see there
+    def decode(self, line: bytes, /) -> Event | list[Event] | None: ...  # noqa: D102
     def decode_notice(self, text: str) -> Event | None: ...  # noqa: D102
     def learn(self, catalog: Catalog) -> None: ...  # noqa: D102
     def rescope(self, scope: Scope) -> None: ...  # noqa: D102
@@ -138,11 +139,13 @@ class Pump:
     async def _decoded(self, items: list[bytes | Notice]) -> tuple[list[Event | None], StreamError | None]:
         """The items' events, up to one that can't be decoded; what the decoder must look up first is looked up in between."""
         events: list[Event | None] = []
-        decode, decode_notice = self._decoder.decode, self._decoder.decode_notice
-        position = 0
-        while position < len(items):
+        decoder = self._decoder
+        decode, decode_notice, decode_rows = decoder.decode, decoder.decode_notice, decoder.decode_rows
+        position, count = 0, len(items)
+        while position < count:
             try:
-                for item in items[position:]:
+                while (position := decode_rows(items, position, events)) < count:
+                    item = items[position]
                     event = decode(item) if isinstance(item, bytes) else decode_notice(item.text)
                     if type(event) is list:
                         events += event

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from binascii import hexlify
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from hashlib import sha256
 from itertools import compress
 from operator import ne
-from typing import cast
+from typing import NamedTuple, TypeAlias, cast
 
 from cdc_audit.model.context import Context
 from cdc_audit.model.event import ApplicationEvent, Begin, Change, Row, RowValues, Shape, Suppressed, Truncate
@@ -25,9 +25,33 @@ from cdc_audit.model.lsn import format_lsn
 from cdc_audit.seal.copy_text import NULL, escape, field, json_field, optional
 from cdc_audit.seal.personal import Openings, Random, commit_context
 from cdc_audit.seal.plan import Image, Plan, make_plan
-from cdc_audit.seal.redact import NO_RULES, Redaction, mask_context, mask_keys
+from cdc_audit.seal.redact import NO_RULES, STEMS, Redaction, mask_context, mask_keys
+
+_Run: TypeAlias = Callable[
+    [list[Change], int, Plan, bytes, bytes, bytes, int, int, list[bytes]], tuple[bytes, int, int]
+]
+_compiled: _Run | None = None
+try:
+    from cdc_audit.seal import _lines
+except ImportError:
+    pass
+else:
+    _lines.init_redaction(mask_keys, STEMS)
+    _compiled = _lines.run
+
+IS_COMPILED = _compiled is not None
+"""Whether ``make native`` (or a wheel built with it) has compiled the hot loops."""
 
 _MAX_PLANS = 20_000
+
+
+class _Shared(NamedTuple):
+    """The fields that all lines of a call have: created_at, the context's, xid and commit_lsn. And whether nobody said who."""
+
+    created_at: bytes
+    who: bytes
+    where: bytes
+    is_untrusted: bool
 
 
 class LineWriter:
@@ -59,27 +83,55 @@ class LineWriter:
         self,
         transaction: Begin,
         context: Context,
-        changes: Iterable[Change],
+        changes: list[Change],
         *,
         first_id: int,
         first_seq: int,
         lines: list[bytes],
         leaves: list[bytes],
     ) -> None:
-        """Append a line (in two pieces: the second is row_hash and line end) and a leaf hash for each change; ids and seqs count
-        up from the first.
+        """Append the lines (in pieces, each with its row_hash and line end) and a leaf hash for each change; ids and seqs count up
+        from the first.
         """
-        created_at = transaction.committed_at.encode()
-        who = self._context_fields(context)
-        self.openings.share()
-        shared, pending = self.openings.shared, self.openings.pending
         where = b"%b\t%b" % (
             str(transaction.xid).encode() if transaction.xid else NULL,
             format_lsn(transaction.end_lsn).encode(),
         )
+        who = self._context_fields(context)
+        shared = _Shared(transaction.committed_at.encode(), who, where, context.trust.value == "none")
+        self.openings.share()
+        if _compiled is None or self.openings.shared:
+            self._write_each(changes, shared, first_id, first_seq, lines, leaves)
+            return
+        position, seqs_ahead = 0, first_seq - first_id
+        while position < len(changes):
+            row_id = first_id + position
+            change = changes[position]
+            plan = self._plan(cast("Row", change)[0]) if type(change) is tuple else None
+            if plan is None or plan.is_personal:
+                self._write_each([change], shared, row_id, row_id + seqs_ahead, lines, leaves)
+                position += 1
+                continue
+            data, rows, redacted = _compiled(
+                changes, position, plan, *shared[:3], row_id, row_id + seqs_ahead, leaves
+            )
+            lines.append(data)
+            self.redacted_values += redacted
+            self._count(plan, rows, shared)
+            position += rows
+
+    def _write_each(
+        self,
+        changes: list[Change],
+        shared: _Shared,
+        row_id: int,
+        seq: int,
+        lines: list[bytes],
+        leaves: list[bytes],
+    ) -> None:
+        created_at, who, where, is_untrusted = shared
+        openings, pending = self.openings.shared, self.openings.pending
         plans = self._plans
-        row_id, seq = first_id, first_seq
-        untrusted = context.trust.value == "none"
         for change in changes:
             if type(change) is tuple:
                 shape, new, old = cast("Row", change)
@@ -87,7 +139,7 @@ class LineWriter:
                 plan = found[1] if found is not None else self._plan(shape)
                 fields = self._row_fields(plan, new, old)
                 tail = plan.tail
-                if untrusted:
+                if is_untrusted:
                     self.untrusted_by_table[plan.table] += 1
             else:
                 fields, tail = self._other_fields(change)  # type: ignore[arg-type]
@@ -95,12 +147,20 @@ class LineWriter:
             leaf = sha256(b"\0" + line).digest()
             leaves.append(leaf)
             lines += (line, b"\t\\\\x%b\n" % hexlify(leaf))
-            if shared or pending:
+            if openings or pending:
                 self.openings.close_row(row_id)
             row_id += 1
             seq += 1
 
+    def _count(self, plan: Plan, rows: int, shared: _Shared) -> None:
+        self.rows_by_action[plan.action] += rows
+        if shared.is_untrusted:
+            self.untrusted_by_table[plan.table] += rows
+
     def _plan(self, shape: Shape) -> Plan:
+        found = self._plans.get(id(shape))
+        if found is not None:
+            return found[1]
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
         plan = make_plan(shape, self._redaction, self.openings)

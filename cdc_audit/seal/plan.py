@@ -20,11 +20,13 @@ class Image(NamedTuple):
     """How a row image is made of its values: ``pick`` puts them into jsonb's key order, ``template`` takes them by ``%``.
 
     ``rewrites`` are the positions, among the image's columns, of values that redaction changes before, each with how.
+    ``pieces`` say the same as template and pick: what stands before each value in its field, and the value's position.
     """
 
     template: bytes
     pick: _Pick
     rewrites: tuple[tuple[int, Rewrite], ...]
+    pieces: tuple[tuple[bytes, int], ...]
 
 
 class Plan(NamedTuple):
@@ -32,7 +34,8 @@ class Plan(NamedTuple):
 
     ``names`` is ``schema<tab>table``, ``tail`` is ``capture<tab>unchanged_toast<tab>partition``. ``changed`` are the
     columns' names as array elements where changed fields can be told (both images whole), else empty. ``record`` makes the
-    record_id field of an image's values, already rewritten; ``record_in_old`` says of which.
+    record_id field of an image's values, already rewritten; ``record_in_old`` says of which, and ``record_at`` where among them
+    a key of one column stands. ``is_personal`` says that values are personal: rows have openings.
     """
 
     action: str
@@ -43,8 +46,10 @@ class Plan(NamedTuple):
     old: Image | None
     changed: tuple[bytes, ...]
     record: Callable[[RowValues], bytes]
+    record_at: int | None
     record_in_old: bool
     tail: bytes
+    is_personal: bool
 
 
 def make_plan(shape: Shape, redaction: Redaction, openings: Openings) -> Plan:
@@ -61,6 +66,8 @@ def make_plan(shape: Shape, redaction: Redaction, openings: Openings) -> Plan:
     if shape.action == "SNAPSHOT":
         capture = b"snapshot"
     toast = array(shape.unchanged_toast) if shape.unchanged_toast else NULL
+    places = _key_places(columns, shape.key)
+    modes = {redaction.mode_in(shape, column) for column in (*shape.new_columns, *shape.old_columns)}
     return Plan(
         shape.action,
         shape.action.encode(),
@@ -69,9 +76,11 @@ def make_plan(shape: Shape, redaction: Redaction, openings: Openings) -> Plan:
         new,
         old,
         tuple(map(array_element, shape.new_columns)) if can_compare else (),
-        _record(columns, shape.key),
+        _record(places),
+        places[0] if len(places) == 1 else None,
         in_old,
         b"\t".join([capture, toast, optional(shape.partition)]),
+        "personal" in modes,
     )
 
 
@@ -93,7 +102,12 @@ def _image(
             rewrites.append(
                 (i, openings.committer(part, column))
             )  # last: secrets inside have no opening either
-    return Image(template, _picker([i for _, i in kept]), tuple(rewrites))
+    starts = [b", " if number else b"{" for number in range(len(kept))]
+    pieces = [
+        (json_field(b"%b%b: " % (start, orjson.dumps(key.decode()))), i)
+        for start, (key, i) in zip(starts, kept, strict=True)
+    ]
+    return Image(template, _picker([i for _, i in kept]), tuple(rewrites), tuple(pieces))
 
 
 def _picker(positions: list[int]) -> _Pick:
@@ -105,10 +119,15 @@ def _picker(positions: list[int]) -> _Pick:
     return itemgetter(*positions)
 
 
-def _record(columns: tuple[str, ...], key: tuple[str, ...]) -> Callable[[RowValues], bytes]:
-    """The record_id field: the key's text, or for a composite key a JSON array of texts in column order."""
+def _key_places(columns: tuple[str, ...], key: tuple[str, ...]) -> list[int]:
+    """Where an image's columns have the key's, in column order; empty if they lack one."""
     positions = [columns.index(column) for column in key if column in columns]
-    if not positions or len(positions) != len(key):
+    return positions if len(positions) == len(key) else []
+
+
+def _record(positions: list[int]) -> Callable[[RowValues], bytes]:
+    """The record_id field: the key's text, or for a composite key a JSON array of texts in column order."""
+    if not positions:
         return lambda _: NULL
     if len(positions) == 1:
         only = positions[0]

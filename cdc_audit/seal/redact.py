@@ -54,7 +54,8 @@ _IN_A_WORD = re.compile(
 _SPLIT = re.compile(r"[^0-9A-Za-z]+|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 # One of these stands in every secret's name. The last one: a JSON text inside a string may write a key with escapes.
-_STEM = re.compile(rb"pass|pwd|secret|token|credential|otp|mfa|cvv|cvc|pin|ssn|key|card|\\u")
+STEMS = tuple(b"pass pwd secret token credential otp mfa cvv cvc pin ssn key card \\u".split())
+_STEM = re.compile(b"|".join(map(re.escape, STEMS)))
 # In the text that jsonb prints, a string that ``: `` follows is a key. Possessive: a string may be many megabytes.
 _STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)"(: )?')
 _KEY = re.compile(rb'"([^"]*+)": ')

@@ -94,6 +94,7 @@ class Stream:
         self._sent_at = 0
         self._reply_requested = False
         self._is_reading = False
+        self._is_watched = False
         self._has_ended = False
         self._socket = -1
 
@@ -161,7 +162,7 @@ class Stream:
             raise UnavailableError("source database: START_REPLICATION did not begin to stream")
         self._pgconn.notice_handler = self._on_notice
         self._socket = self._pgconn.socket  # asked of libpq again, it is gone when the connection is
-        asyncio.get_running_loop().add_reader(self._socket, self._readable.set)
+        self._watch()
         self._is_reading = True
         return frozenset(taken)
 
@@ -231,6 +232,8 @@ class Stream:
 
     async def wait(self, timeout: float) -> None:
         """Return when something has arrived, or after ``timeout`` seconds."""
+        if not self._is_watched:
+            self._watch()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._readable.wait()
@@ -256,8 +259,22 @@ class Stream:
         """Drop the connection at once: the slot is free again when the server notices."""
         if self._is_reading:
             self._is_reading = False
-            asyncio.get_running_loop().remove_reader(self._socket)
+            self._unwatch()
         await self._connection.close()
+
+    def _watch(self) -> None:
+        self._is_watched = True
+        asyncio.get_running_loop().add_reader(self._socket, self._on_readable)
+
+    def _unwatch(self) -> None:
+        self._is_watched = False
+        asyncio.get_running_loop().remove_reader(self._socket)
+
+    def _on_readable(self) -> None:
+        """Told at every turn of the loop that there is something to read, one that nobody reads would never rest."""
+        if self._readable.is_set():
+            self._unwatch()
+        self._readable.set()
 
     def _keepalive(self, data: memoryview | bytes) -> None:
         if data[0] != copyboth.KEEPALIVE:

@@ -133,12 +133,12 @@ def _joiner(recording: Recording) -> Joiner:
 def _events(decoder: Decoder, items: list[bytes], catalog: Catalog) -> list[Event | None]:
     """As the pump does it; what the decoder asks for, once for each form of a line, is in the catalog."""
     events: list[Event | None] = []
-    decode = decoder.decode
-    position = 0
-    while position < len(items):
+    decode, decode_rows = decoder.decode, decoder.decode_rows
+    position, count = 0, len(items)
+    while position < count:
         try:
-            for item in items[position:]:
-                event = decode(item)
+            while (position := decode_rows(items, position, events)) < count:
+                event = decode(items[position])
                 if type(event) is list:
                     events += event
                 else:
