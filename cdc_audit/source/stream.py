@@ -232,7 +232,7 @@ class Stream:
 
     async def wait(self, timeout: float) -> None:
         """Return when something has arrived, or after ``timeout`` seconds."""
-        if not self._is_watched:
+        if self._is_reading and not self._is_watched:
             self._watch()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):
