@@ -13,6 +13,7 @@ Nouns touch the world, one database role each: ``source`` (REPLICATION on the so
 audit database), ``trail`` (SELECT there) and ``schema`` (owner there). ``pipeline`` is the only room where source
 meets sink; what it decides (when to flush, what to acknowledge, retry or stop) stands in pure modules of its own.
 ``ops`` watches, ``cli`` puts everything together. ``model`` holds the values that flow, ``config`` the settings.
+``client`` stands apart: applications import it to say who acts, on their own connections; it imports nothing of ours.
 
 Which room may import which is a contract in ``pyproject.toml`` that the tests check.
 """
