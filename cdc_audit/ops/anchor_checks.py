@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from cdc_audit.config import Config
 from cdc_audit.errors import UnavailableError
 from cdc_audit.model.anchor import AnchorTarget, FileTarget, HttpTarget, S3Target, parse_target
 from cdc_audit.ops.check import Check, Outcome, Session
+from cdc_audit.sink.key_file import most_rights
 
 _NO_SUCH_METHOD = {"405", "501"}  # HEAD isn't known there: somebody answered, which is what was asked
 _TOKEN = "[ledger] anchor_token_file"  # noqa: S105 - a key's name
@@ -52,12 +54,15 @@ def _file(target: FileTarget) -> Outcome:
     path = Path(target.path)
     place = path if path.exists() else path.parent
     if not path.parent.is_dir():
-        return Outcome("fail", f"{target.name}: its folder is not there", f"mkdir -p {path.parent}")
+        return Outcome(
+            "fail", f"{target.name}: its folder is not there", f"mkdir -p {shlex.quote(str(path.parent))}"
+        )
     if path.exists() and not path.is_file():
         return Outcome("fail", f"{target.name} is not a file", "name a file in [ledger] anchors")
     if not os.access(place, os.W_OK):
         message = f"{target.name}: this user may not write to {place}"
-        return Outcome("fail", message, f"let doctor and the daemon run as the same user; chown it {place}")
+        remedy = f"chown {os.geteuid()} {shlex.quote(str(place))}\nor let doctor run as the daemon's user"
+        return Outcome("fail", message, remedy)
     return Outcome("ok", f"{target.name} can be appended to")
 
 
@@ -79,8 +84,12 @@ def _http(target: HttpTarget, token_file: str) -> Outcome:
     except UnavailableError as error:
         remedy = f"start the endpoint, or correct [ledger] anchors and {_TOKEN}; for a certificate of your own: SSL_CERT_FILE"
         return Outcome("fail", f"{target.name}: {error.message}", remedy)
-    if token_file and stat.S_IMODE(Path(token_file).stat().st_mode) & 0o077:
-        return Outcome("warn", f"{_TOKEN}: others than its owner have rights on it", "chmod 600 it")
+    if token_file:
+        found = Path(token_file).stat()
+        most = most_rights(found.st_uid)
+        if stat.S_IMODE(found.st_mode) & ~most:
+            message = f"{_TOKEN} {token_file}: others than its owner have rights on it"
+            return Outcome("warn", message, f"chmod {most & ~0o100:o} {shlex.quote(token_file)}")
     return Outcome("ok", f"{target.name} answers")
 
 

@@ -15,7 +15,7 @@ from cdc_audit.model.alert import AlertKind, DdlAlert
 from cdc_audit.model.ledger import Receipt
 from cdc_audit.model.lsn import format_lsn
 from cdc_audit.model.observer import BlockCounts, SlotState
-from cdc_audit.ops import health
+from cdc_audit.ops import health, notify
 from cdc_audit.ops.metrics import Metrics
 from cdc_audit.ops.throttle import Throttle
 
@@ -101,6 +101,7 @@ class Watch:
         self._health = replace(before, name=name, reason=reason, ticked_at=now, progressed_at=progressed_at)
         self._metrics.state(name)
         if (name, reason) != (before.name, before.reason):
+            notify.status(f"{name}: {reason}" if reason else name)
             log = _log().warning if name == "waiting" else _log().info
             log("state_changed", state=name, **({"reason": reason} if reason else {}))
 

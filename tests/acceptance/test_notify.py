@@ -23,6 +23,7 @@ class Systemd:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.statuses: list[str] = []
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
 
@@ -30,9 +31,11 @@ class Systemd:
         self._socket.close()
 
     def next(self, timeout: float = 30) -> str:
-        """The next message; TimeoutError if none comes."""
+        """The next message but for lines of status, which are kept; TimeoutError if none comes."""
         self._socket.settimeout(timeout)
-        return self._socket.recv(4096).decode()
+        while (message := self._socket.recv(4096).decode()).startswith("STATUS="):
+            self.statuses.append(message.removeprefix("STATUS="))
+        return message
 
     def next_but_watchdog(self) -> str:
         """The next message that isn't a sign of life."""
@@ -102,6 +105,7 @@ def test_systemd_hears_of_the_start_of_signs_of_life_of_a_reload_and_of_the_stop
         daemon.signal(signal.SIGTERM)
         assert systemd.next_but_watchdog() == "STOPPING=1"
         assert daemon.wait() == 0
+        assert systemd.statuses[0] == "streaming", "what `systemctl status` shows"
 
 
 def test_a_loop_that_stalls_gives_no_sign_of_life_until_it_goes_on(

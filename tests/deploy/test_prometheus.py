@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import psycopg
 import pytest
 import yaml
 
+from tests.deploy.plot import drawn
 from tests.deploy.units import textfile
-from tests.support.daemon import DaemonProcess, initialised, until
+from tests.support.daemon import DaemonProcess, cdc_audit, initialised, until
 from tests.support.databases import Databases, new_databases
 from tests.support.prometheus import DEPLOY, Prometheus, program
 from tests.support.servers import Server
@@ -27,6 +29,7 @@ RULES = [
     for group in yaml.safe_load((PROMETHEUS / "rules.yml").read_text())["groups"]
     for rule in group["rules"]
 ]
+PICTURED_SECONDS = 12.0
 DASHBOARD = json.loads((DEPLOY / "grafana/cdc-audit.json").read_text())
 
 
@@ -102,11 +105,13 @@ def shop(databases: Databases, tmp_path: Path) -> dict[str, str]:
         LEDGER_ANCHORS=f"file:{tmp_path / 'anchors.jsonl'}",
     )
     initialised(env)
+    hardened = cdc_audit("source", "install", "--harden", env=env)
+    assert hardened.returncode == 0, hardened.stderr
     return env
 
 
 def work(databases: Databases, first: int) -> None:
-    """A few transactions: one with a context, one without, one whose rows are suppressed."""
+    """A few transactions: one with a context, one without, one with a forged one, suppressed rows, DDL that weakens the trail."""
     with psycopg.connect(databases.source_dsn) as source:
         source.execute("""select cdc_audit.set_context('{"user_id": "u1"}')""")
         source.execute("insert into t values (%s, 'secret')", (first,))
@@ -114,43 +119,60 @@ def work(databases: Databases, first: int) -> None:
         source.execute("update t set password = 'other' where id = %s", (first,))
         source.execute("insert into loose values (1)")
         source.execute("delete from loose")
+        source.commit()
+        forged = f"v1:none:{'00' * 32}:{{}}"
+        source.execute("select pg_logical_emit_message(true, 'cdc_audit.context', %s)", (forged,))
+        source.execute("insert into t values (%s, 'secret')", (-first,))
+        source.execute("alter table t replica identity full")
+        source.execute("alter table t replica identity default")
 
 
-def expressions() -> list[tuple[str, str]]:
-    """Title and query of each target of the dashboard, as Grafana sends it when all daemons are chosen."""
+def asked(expression: str) -> str:
+    """A query as Grafana sends it when all daemons are chosen."""
+    return expression.replace("$__rate_interval", "1m").replace("$instance", ".*")
+
+
+def queries() -> list[tuple[str, str]]:
+    """Title and query of each target of the dashboard."""
     return [
-        (
-            panel["title"],
-            target["expr"].replace("$__rate_interval", "1m").replace("$instance", ".*"),
-        )
+        (panel["title"], asked(target["expr"]))
         for panel in DASHBOARD["panels"]
         for target in panel.get("targets", [])
     ]
 
 
-def test_every_query_of_the_dashboard_has_an_answer(
+def test_every_query_of_the_dashboard_has_an_answer_and_a_picture_of_them_can_be_looked_at(
     shop: dict[str, str], databases: Databases, verdict: str, tmp_path: Path
 ) -> None:
+    began = time.time()
     with DaemonProcess(shop, tmp_path / "log") as daemon:
         daemon.until_ready()
         targets = {"cdc-audit": [f"127.0.0.1:{daemon.port}"], "node": [verdict]}
         with Prometheus(tmp_path / "prometheus", targets) as prometheus:
-            unanswered = dict(expressions())
+            unanswered = queries()
             round_ = 0
 
             def all_answered() -> bool:
                 nonlocal round_, unanswered
                 round_ += 1
                 work(databases, round_)
-                unanswered = {
-                    title: query for title, query in unanswered.items() if not prometheus.query(query)
-                }
+                unanswered = [one for one in unanswered if not prometheus.query(one[1])]
                 return not unanswered
 
             try:
                 until(all_answered, "every query has an answer", timeout=20)
             except TimeoutError:
                 assert not unanswered, "no data"
+
+            def pictured() -> bool:
+                nonlocal round_
+                round_ += 1
+                work(databases, round_)
+                picture = drawn(DASHBOARD, lambda expression: prometheus.history(asked(expression), began))
+                (tmp_path / "dashboard.svg").write_text(picture)
+                return "No data" not in picture and time.time() > began + PICTURED_SECONDS
+
+            until(pictured, "every panel shows something", timeout=30)
 
 
 def test_the_dashboards_variables_and_panels_are_sound() -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -89,6 +90,17 @@ class Prometheus:
         """Labels and value of each series at this moment. Raises HTTPError for an expression that isn't one."""
         answer = self._get("/api/v1/query", query=expression)
         return [(one["metric"], float(one["value"][1])) for one in answer["result"]]
+
+    def history(
+        self, expression: str, since: float
+    ) -> list[tuple[dict[str, str], list[tuple[float, float]]]]:
+        """Labels and points, as unix seconds and value, of each series from then on."""
+        answer = self._get(
+            "/api/v1/query_range", query=expression, start=str(since), end=str(time.time()), step="1"
+        )
+        return [
+            (one["metric"], [(at, float(value)) for at, value in one["values"]]) for one in answer["result"]
+        ]
 
     def firing(self) -> set[tuple[str, str]]:
         """Name and instance ("" where it has none) of each alert that fires."""

@@ -1,7 +1,9 @@
-"""The key of mode hmac: read only where a rule needs it, and only from a file that is its owner's alone."""
+"""The key of mode hmac: read only where a rule needs it, and only from a file that nobody else can have read."""
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 from pathlib import Path
 
@@ -59,3 +61,36 @@ def test_a_short_key_is_refused_without_being_told(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="31 bytes, at least 32") as error:
         load_redaction(settings(made(tmp_path / "key", b"k" * 31)))
     assert "kkk" not in str(error.value)
+
+
+def root_owned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files are root's, and this process is not root's."""
+    real = os.fstat
+
+    def fstat(descriptor: int) -> os.stat_result:
+        fields = list(real(descriptor)[:10])
+        fields[stat.ST_UID] = 0
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    monkeypatch.setattr(os, "geteuid", lambda: 65532)
+
+
+@pytest.mark.parametrize("mode", [0o440, 0o640, 0o400])
+def test_a_key_that_root_lets_the_daemons_group_read_is_read_as_kubernetes_mounts_it(
+    tmp_path: Path, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = made(tmp_path / "key", b"k" * 32, mode)
+    root_owned(monkeypatch)
+    assert load_redaction(settings(file)).hmac_key == b"k" * 32
+
+
+@pytest.mark.parametrize("mode", [0o660, 0o444, 0o641])
+def test_a_key_of_roots_that_more_than_its_group_may_read_is_refused(
+    tmp_path: Path, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = made(tmp_path / "key", b"k" * 32, mode)
+    root_owned(monkeypatch)
+    with pytest.raises(SettingError, match=f"mode {mode:04o}") as error:
+        load_redaction(settings(file))
+    assert str(error.value.remedy).startswith(f"chmod 640 {file}\n")
