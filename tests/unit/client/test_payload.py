@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc_audit.client.payload import MAX_BYTES, context_text, event_texts
@@ -111,6 +111,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.dictionaries(st.text(max_size=100) | st.sampled_from(["user_id", "email"]), VALUES, min_size=1))
 def test_any_fields_give_what_the_source_takes(fields: dict[str, object]) -> None:
     holds(context_text(fields))
