@@ -43,6 +43,8 @@ IS_COMPILED = _compiled is not None
 """Whether ``make native`` (or a wheel built with it) has compiled the hot loops."""
 
 _MAX_PLANS = 20_000
+_MAX_KNOWN = 4096
+_MAX_KNOWN_BYTES = 2048
 
 
 class _Shared(NamedTuple):
@@ -64,6 +66,7 @@ class LineWriter:
         self._redaction = redaction
         self.openings = Openings(random)
         self._plans: dict[int, tuple[Shape, Plan]] = {}  # by id(): shapes are compared by identity
+        self._known: dict[Context, bytes] = {}  # contexts' fields: users make more than one transaction
         self.start_counting()
 
     def start_counting(self) -> None:
@@ -78,6 +81,7 @@ class LineWriter:
         """Redact by other rules from here on."""
         self._redaction = redaction
         self._plans.clear()
+        self._known.clear()
 
     def write(
         self,
@@ -219,6 +223,18 @@ class LineWriter:
 
     def _context_fields(self, context: Context) -> bytes:
         """The fields from user_id to application_name."""
+        known = self._known.get(context)
+        if known is not None:
+            return known
+        redacted = self.redacted_values
+        fields = self._new_context_fields(context)
+        if not self._redaction.personal_context and redacted == self.redacted_values:
+            if len(self._known) >= _MAX_KNOWN or len(fields) > _MAX_KNOWN_BYTES:
+                self._known.clear()
+            self._known[context] = fields
+        return fields
+
+    def _new_context_fields(self, context: Context) -> bytes:
         rest = context.rest.encode()
         rest = self._counted(rest, mask_context(context)) if rest else b""
         if self._redaction.personal_context:

@@ -8,8 +8,9 @@ status update is ``r``, written, flushed and applied position, time, and such a 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 XLOGDATA = ord("w")
 KEEPALIVE = ord("k")
@@ -20,12 +21,42 @@ _STATUS = struct.Struct(">cQQQqB")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 
+GetCopyData: TypeAlias = Callable[[int], tuple[int, memoryview]]
+"""psycopg's ``PGconn.get_copy_data``: a message's length and itself, 0 where none has arrived, -1 at the stream's end."""
+Drained: TypeAlias = tuple[int | None, memoryview | None, int, bytes]
+"""What ``drain`` ended with (length and message; None for no more room), the bytes that it took, the last one's header."""
+
+
 class Keepalive(NamedTuple):
     """Up to ``wal_end`` the server has decoded, and sent all that is to be sent."""
 
     wal_end: int
     sent_at: int
     reply_requested: bool
+
+
+def _drain_in_python(get_copy_data: GetCopyData, items: list[object], room: int) -> Drained:
+    """Append what XLogData messages hold to ``items``, until they are ``room`` bytes or something else comes."""
+    size, header = 0, b""
+    append = items.append
+    while size < room:
+        length, data = get_copy_data(1)
+        if length < HEADER_LENGTH or data[0] != XLOGDATA:
+            return length, data, size, header
+        message = data.tobytes()
+        header = message[:HEADER_LENGTH]
+        append(message[HEADER_LENGTH:])
+        size += length
+    return None, None, size, header
+
+
+drain: Callable[[GetCopyData, list[object], int], Drained] = _drain_in_python
+try:
+    from cdc_audit.source import _drain
+except ImportError:
+    pass
+else:
+    drain = _drain.drain
 
 
 def xlogdata_positions(message: bytes | memoryview) -> tuple[int, int, int]:

@@ -87,7 +87,7 @@ class Stream:
         self._role = role
         self._slot = ""
         self._plugin = ""
-        self._items: list[bytes | Notice] = []
+        self._items: list[Any] = []  # bytes and notices
         self._readable = asyncio.Event()
         self._wal_end = 0  # by keepalives: everything before it has been sent
         self._written = 0  # by keepalives and messages: what is reported as received
@@ -194,28 +194,30 @@ class Stream:
         """All that has arrived, up to about 256 kB, without waiting. Raises UnavailableError or what the server ended with."""
         if self._has_ended:
             self._raise_end()
-        pgconn = self._pgconn
         items = self._items = []
         size = 0
         self._reply_requested = False
-        last: memoryview | bytes = b""
         is_fresh = False
         try:
             while size < _DRAIN_BYTES:
-                length, data = pgconn.get_copy_data(1)
-                if length > 0:
+                length, data, taken, header = copyboth.drain(
+                    self._pgconn.get_copy_data, items, _DRAIN_BYTES - size
+                )
+                if taken:
+                    size += taken
                     is_fresh = False
-                    if data[0] == copyboth.XLOGDATA:
-                        items.append(bytes(data[copyboth.HEADER_LENGTH :]))
-                        size += length
-                        last = data
-                    else:
-                        self._keepalive(data)
+                    _, wal_end, self._sent_at = copyboth.xlogdata_positions(header)
+                    self._written = max(self._written, wal_end)
+                if length is None:
+                    break
+                if data:
+                    is_fresh = False
+                    self._keepalive(data)
                 elif length == 0:
                     if is_fresh:
                         break
                     self._readable.clear()
-                    pgconn.consume_input()
+                    self._pgconn.consume_input()
                     is_fresh = True
                 else:
                     self._has_ended = True
@@ -224,9 +226,6 @@ class Stream:
                     self._raise_end()
         except psycopg.OperationalError as error:
             raise UnavailableError(f"source database: the stream broke off: {_one_line(error)}") from error
-        if last:
-            _, wal_end, self._sent_at = copyboth.xlogdata_positions(last)
-            self._written = max(self._written, wal_end)
         sent_at = copyboth.as_text(self._sent_at) if self._sent_at else ""
         return Received(items, size, self._wal_end, sent_at, self._reply_requested)
 

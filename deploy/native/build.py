@@ -1,4 +1,4 @@
-"""Compile the three hot loops, in C, beside the Python that does the same: ``make native``, or, for a wheel,
+"""Compile the hot loops, in C, beside the Python that does the same: ``make native``, or, for a wheel,
 ``CDC_AUDIT_NATIVE=1 pip wheel .``.
 
 Optional: without them nothing is missing but speed. Needs a C compiler, Python's headers and OpenSSL's
@@ -22,6 +22,7 @@ SOURCES = {
     "cdc_audit/decode/_wal2json.c": (),
     "cdc_audit/decode/_pgoutput.c": (),
     "cdc_audit/seal/_lines.c": ("-lcrypto",),
+    "cdc_audit/source/_drain.c": (),
 }
 _FLAGS = (
     "-std=gnu11",

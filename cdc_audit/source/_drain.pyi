@@ -1,0 +1,3 @@
+from cdc_audit.source.copyboth import Drained, GetCopyData
+
+def drain(get_copy_data: GetCopyData, items: list[object], room: int, /) -> Drained: ...
