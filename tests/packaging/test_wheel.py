@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +14,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.support.native import require_compiler
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "cdc_audit"
@@ -40,14 +44,19 @@ _ENTRY = (
 )
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("dist")
+def built(folder: Path, source: Path = ROOT, **environment: str) -> Path:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=source, capture_output=True, text=True, env={**os.environ, **environment}
+    )
     assert done.returncode == 0, done.stderr
     (made,) = folder.glob("*.whl")
     return made
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +84,7 @@ def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> Non
     here = {
         str(path.relative_to(ROOT))
         for path in PACKAGE.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
     }
     assert held == here
     assert "cdc_audit/py.typed" in held
@@ -88,6 +97,19 @@ def test_every_module_and_every_sql_file_is_found_outside_of_the_checkout(
     done = run(installed, "-c", _SMOKE, str(installed.parents[1]), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == len(list(PACKAGE.rglob("*.sql")))
+
+
+def test_a_wheel_with_compiled_loops_is_for_this_kind_of_machine_and_uses_them(tmp_path: Path) -> None:
+    require_compiler()
+    copy, folder = tmp_path / "checkout", tmp_path / "unpacked"
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "*.so", "dist", "tests"))
+    made = built(tmp_path / "dist", copy, CDC_AUDIT_NATIVE="1")
+    assert not made.name.endswith("-any.whl")
+    with zipfile.ZipFile(made) as archive:
+        archive.extractall(folder)
+    assert len(list(folder.rglob("_*.so"))) == 4
+    used = "import sys; sys.path.insert(0, sys.argv[1]); from cdc_audit.seal import lines; print(lines.IS_COMPILED)"
+    assert run(Path(sys.executable), "-c", used, str(folder), cwd=tmp_path).stdout == "True\n"
 
 
 def test_the_command_runs(installed: Path, tmp_path: Path) -> None:

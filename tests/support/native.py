@@ -31,19 +31,25 @@ def package_in(folder: Path) -> None:
     shutil.copytree(
         ROOT / "cdc_audit", folder / "cdc_audit", ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.c")
     )
-    _builder().compile_all(into=folder)
+    require_compiler()
+    load("native_build", ROOT / "deploy" / "native" / "build.py").compile_all(into=folder)
 
 
 @cache
-def _builder() -> ModuleType:
+def _lacks() -> str:
     compiler = (os.environ.get("CC") or "cc").split()[0]
     if shutil.which(compiler) is None:
-        pytest.skip("no C compiler here: the compiled loops are optional")
+        return "a C compiler"
     headers = "#include <Python.h>\n#include <openssl/evp.h>\n"
     command = [compiler, "-E", "-x", "c", "-I", sysconfig.get_path("include"), "-"]
-    if subprocess.run(command, input=headers, text=True, capture_output=True).returncode != 0:
-        pytest.skip("the headers of Python or OpenSSL are not here: the compiled loops are optional")
-    return load("native_build", ROOT / "deploy" / "native" / "build.py")
+    done = subprocess.run(command, input=headers, text=True, capture_output=True)
+    return "" if done.returncode == 0 else "the headers of Python or OpenSSL"
+
+
+def require_compiler() -> None:
+    """Skip where there is nothing to compile with: the compiled loops are optional."""
+    if _lacks():
+        pytest.skip(f"{_lacks()} is missing here: the compiled loops are optional")
 
 
 def compiled(folder: Path, room: str, name: str) -> ModuleType:
