@@ -16,6 +16,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.acceptance.clients import crowd
+from tests.support.bouncer import PgBouncer, find_pgbouncer
 from tests.support.databases import new_databases
 from tests.support.live import Live, running
 from tests.support.servers import Server
@@ -60,18 +61,20 @@ def live(
 def url(dsn: str) -> str:
     """A connection string that every driver understands."""
     given = conninfo_to_dict(dsn)
-    return (
-        f"postgresql://{given['user']}@/{given['dbname']}?host={quote(str(given['host']), safe='')}"
-        f"&port={given['port']}"
+    host, port = str(given["host"]), given["port"]
+    at, query = (
+        (f"@{host}:{port}", "") if "/" not in host else ("@", f"?host={quote(host, safe='')}&port={port}")
     )
+    return f"postgresql://{given['user']}{at}/{given['dbname']}{query}"
 
 
-def run(name: str, dsn: str, transactions: int, *steps: str) -> None:
+def run(name: str, dsn: str, transactions: int, *steps: str, **more: str) -> None:
     environment = {
         **os.environ,
         "CLIENTS_STEPS": ",".join(steps),
         "CLIENTS_DSN": url(dsn),
         "PGAPPNAME": name,
+        **more,
         "CLIENTS_TRANSACTIONS": str(transactions),
     }
     done = subprocess.run(
@@ -84,17 +87,31 @@ def run(name: str, dsn: str, transactions: int, *steps: str) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("name", APPLICATIONS)
-def test_every_row_is_its_users_with_eight_workers_on_three_connections(live: Live, name: str) -> None:
-    run(name, live.databases.source_dsn, TRANSACTIONS)
+def check(live: Live, name: str, transactions: int) -> None:
+    """Assert that the trail holds what the application's own column says, all of it."""
     live.settle()
-    (written,) = live.source.execute(
-        "select coalesce(sum(changes), 0) from orders where app = %s and who <> 'nobody'", (name,)
-    ).fetchall()
+    query = "select coalesce(sum(changes), 0) from orders where app = %s and who <> 'nobody'"
+    (written,) = live.source.execute(query, (name,)).fetchall()
     (missing, misattributed, found, users, unsigned), *_ = live.audit.execute(MISSING, (name,)).fetchall()
     assert (missing, misattributed, unsigned) == (0, 0, 0)
     assert (found, users) == (written[0], len(crowd.USERS))
-    assert written[0] >= TRANSACTIONS * 3 // 4
+    assert written[0] >= transactions * 3 // 4
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_every_row_is_its_users_with_eight_workers_on_three_connections(live: Live, name: str) -> None:
+    run(name, live.databases.source_dsn, TRANSACTIONS)
+    check(live, name, TRANSACTIONS)
+
+
+@pytest.mark.skipif(find_pgbouncer() is None, reason="no pgbouncer here")
+@pytest.mark.parametrize("name", ["psycopg_sync", "psycopg_async", "sqlalchemy_orm"])
+def test_behind_pgbouncer_in_transaction_mode_every_row_is_its_users(live: Live, name: str) -> None:
+    program = find_pgbouncer()
+    assert program is not None
+    with PgBouncer(program, live.databases.source_dsn) as bouncer:
+        run(name, bouncer.dsn, TRANSACTIONS, CLIENTS_BEHIND_POOLER="1")
+    check(live, name, TRANSACTIONS)
 
 
 @pytest.mark.parametrize("name", APPLICATIONS)

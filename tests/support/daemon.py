@@ -50,7 +50,7 @@ class DaemonProcess:
     """``cdc-audit run`` on a metrics port of its own; killed at the end of its ``with``."""
 
     def __init__(self, env: Mapping[str, str], log: Path, *arguments: str, module: str = "cdc_audit") -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._env = {**env, "CDC_AUDIT_METRICS_LISTEN": f"127.0.0.1:{self.port}"}
         self._log = log
         self._arguments = arguments
@@ -146,7 +146,8 @@ class DaemonProcess:
         return [line for line in map(json.loads, lines) if line["event"] == name]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

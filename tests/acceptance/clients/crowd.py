@@ -29,6 +29,8 @@ if os.environ.get("CLIENTS_STEPS"):
     STEPS = tuple(os.environ["CLIENTS_STEPS"].split(","))
 TRANSACTIONS = int(os.environ.get("CLIENTS_TRANSACTIONS", "2000"))
 DSN = os.environ.get("CLIENTS_DSN", "")
+# In PgBouncer's transaction mode a prepared statement may be on another connection: psycopg's documentation asks for this.
+BEHIND_POOLER = {"prepare_threshold": None} if os.environ.get("CLIENTS_BEHIND_POOLER") else {}
 
 
 class UndoneError(Exception):

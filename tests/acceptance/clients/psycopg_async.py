@@ -9,7 +9,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from cdc_audit.client import audit_context
 from cdc_audit.client.psycopg import AsyncConnection
-from tests.acceptance.clients.crowd import DSN, UndoneError, other, work_in_tasks
+from tests.acceptance.clients.crowd import BEHIND_POOLER, DSN, UndoneError, other, work_in_tasks
 
 INSERT = "insert into orders (app, who) values ('psycopg_async', %s)"
 
@@ -51,7 +51,7 @@ async def transaction(pool: AsyncConnectionPool[AsyncConnection], user: str, ste
 
 async def main() -> None:
     async with AsyncConnectionPool(
-        DSN, connection_class=AsyncConnection, min_size=3, max_size=3, open=False
+        DSN, connection_class=AsyncConnection, kwargs=BEHIND_POOLER, min_size=3, max_size=3, open=False
     ) as pool:
         await work_in_tasks(lambda user, step: transaction(pool, user, step))
 

@@ -8,7 +8,7 @@ from psycopg_pool import ConnectionPool
 
 from cdc_audit.client import audit_context
 from cdc_audit.client.psycopg import Connection
-from tests.acceptance.clients.crowd import DSN, UndoneError, other, work_in_threads
+from tests.acceptance.clients.crowd import BEHIND_POOLER, DSN, UndoneError, other, work_in_threads
 
 INSERT = "insert into orders (app, who) values ('psycopg_sync', %s) returning id"
 
@@ -47,7 +47,9 @@ def transaction(pool: ConnectionPool[Connection], user: str, step: str) -> None:
 
 
 def main() -> None:
-    with ConnectionPool(DSN, connection_class=Connection, min_size=3, max_size=3, open=True) as pool:
+    with ConnectionPool(
+        DSN, connection_class=Connection, kwargs=BEHIND_POOLER, min_size=3, max_size=3, open=True
+    ) as pool:
         work_in_threads(lambda user, step: transaction(pool, user, step))
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from cdc_audit.client import audit_context
 from cdc_audit.client.sqlalchemy import audited
-from tests.acceptance.clients.crowd import DSN, UndoneError, other, work_in_threads
+from tests.acceptance.clients.crowd import BEHIND_POOLER, DSN, UndoneError, other, work_in_threads
 from tests.acceptance.clients.orm_model import Order
 
 
@@ -49,7 +49,7 @@ def transaction(engine: sa.Engine, user: str, step: str) -> None:
 
 def main() -> None:
     url = DSN.replace("postgresql://", "postgresql+psycopg://")
-    engine = audited(sa.create_engine(url, pool_size=3, max_overflow=0))
+    engine = audited(sa.create_engine(url, pool_size=3, max_overflow=0, connect_args=BEHIND_POOLER))
     work_in_threads(lambda user, step: transaction(engine, user, step))
     engine.dispose()
 

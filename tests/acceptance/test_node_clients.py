@@ -1,0 +1,93 @@
+"""Applications on Node, by the code in the README: node-pg and Prisma, two users, eight workers, three connections."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from tests.acceptance.test_clients import TRANSACTIONS, check
+from tests.support.databases import new_databases
+from tests.support.live import Live, running
+from tests.support.servers import Server
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = Path(__file__).with_name("clients") / "node"
+# npm's own words for a registry that can't be reached
+UNREACHABLE = re.compile(r"ENOTFOUND|ECONNREFUSED|ETIMEDOUT|EAI_AGAIN|ECONNRESET")
+
+
+def node_version() -> tuple[int, ...]:
+    if shutil.which("npm") is None:
+        return ()
+    done = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False)
+    return tuple(int(part) for part in re.findall(r"\d+", done.stdout))
+
+
+pytestmark = pytest.mark.skipif(node_version() < (20, 19), reason="no Node 20.19 or newer with npm here")
+
+
+@pytest.fixture(scope="module")
+def live(
+    source_cluster: Server, audit_cluster: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Live]:
+    databases = new_databases(source_cluster, audit_cluster)
+    try:
+        with running(databases, tmp_path_factory.mktemp("daemon") / "log") as daemon:
+            daemon.source.execute((EXAMPLES.parent / "orders.sql").read_text())
+            yield daemon
+    finally:
+        databases.drop()
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    """The examples with their packages, and the README's two modules."""
+    folder = ROOT / ".cache" / "node-clients"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in EXAMPLES.iterdir():
+        shutil.copy(path, folder)
+    blocks = re.findall(r"```js\n// (\S+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert [name for name, _ in blocks] == ["audit-pg.mjs", "audit-prisma.mjs"]
+    for name, code in blocks:
+        (folder / name).write_text(code)
+    if not (folder / "node_modules" / ".package-lock.json").exists():
+        installed = subprocess.run(["npm", "ci"], cwd=folder, capture_output=True, text=True, timeout=300)
+        if installed.returncode and UNREACHABLE.search(installed.stderr):
+            pytest.skip("npm reaches no registry here")
+        assert installed.returncode == 0, installed.stderr
+    # The schema engine, which migrates, is fetched from elsewhere; the client that is made here needs none.
+    generated = subprocess.run(
+        ["npx", "prisma", "generate", "--schema", "schema.prisma"],
+        cwd=folder,
+        env={**os.environ, "PRISMA_SCHEMA_ENGINE_BINARY": "/bin/true", "CHECKPOINT_DISABLE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert generated.returncode == 0, generated.stdout + generated.stderr
+    return folder
+
+
+@pytest.mark.parametrize("name", ["node_pg", "prisma_client"])
+def test_every_row_is_its_users(live: Live, folder: Path, name: str) -> None:
+    given = conninfo_to_dict(live.databases.source_dsn)
+    environment = {
+        **os.environ,
+        "PGHOST": str(given["host"]),
+        "PGPORT": str(given["port"]),
+        "PGUSER": str(given["user"]),
+        "PGDATABASE": str(given["dbname"]),
+        "CLIENTS_TRANSACTIONS": str(TRANSACTIONS),
+    }
+    done = subprocess.run(
+        ["node", f"{name}.mjs"], cwd=folder, env=environment, capture_output=True, text=True, timeout=180
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    check(live, name, TRANSACTIONS)
