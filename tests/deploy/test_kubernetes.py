@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from tests.support.prometheus import DEPLOY
 
 KUBERNETES = DEPLOY / "kubernetes"
 KUSTOMIZATIONS = sorted(KUBERNETES.rglob("kustomization.yaml"))
-OWN_KINDS = {"Kustomization", "ServiceMonitor"}  # their schemas aren't Kubernetes' own
+OWN_KINDS = {"Kustomization", "Component", "ServiceMonitor"}  # their schemas aren't Kubernetes' own
 DOCUMENTS: list[tuple[str, dict[str, Any]]] = [
     (str(path.relative_to(KUBERNETES)), document)
     for path in sorted(KUBERNETES.rglob("*.yaml"))
@@ -71,25 +72,56 @@ def test_a_patch_is_for_a_resource_of_the_base() -> None:
     assert set(patches) <= base
 
 
-def test_kustomize_builds_the_example_and_what_it_builds_is_valid() -> None:
+def built(overlay: Path) -> list[dict[str, Any]]:
+    """What kustomize makes of an overlay; all of it is valid."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl is not here; the tests beside this one look at each file by itself")
-    done = subprocess.run(
-        [kubectl, "kustomize", str(KUBERNETES / "overlays/example")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = subprocess.run([kubectl, "kustomize", str(overlay)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    built = list(yaml.safe_load_all(done.stdout))
-    for document in built:
+    documents = list(yaml.safe_load_all(done.stdout))
+    for document in documents:
         if document["kind"] not in OWN_KINDS:
             kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
-    (monitor,) = (document for document in built if document["kind"] == "ServiceMonitor")
-    (service,) = (document for document in built if document["kind"] == "Service")
+    return documents
+
+
+def test_kustomize_builds_the_example_and_what_it_builds_is_valid() -> None:
+    documents = built(KUBERNETES / "overlays/example")
+    (monitor,) = (document for document in documents if document["kind"] == "ServiceMonitor")
+    (service,) = (document for document in documents if document["kind"] == "Service")
     assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert service["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "cdc-audit", "the job of the alerts"
+
+
+def test_the_job_for_init_has_the_daemons_image_configuration_and_secret_when_the_readme_is_followed(
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(KUBERNETES, tmp_path / "kubernetes")
+    overlay = tmp_path / "kubernetes/overlays/example"
+    (line,) = re.findall(r"^echo '(components: .*)' >>.*$", (DEPLOY / "README.md").read_text(), re.MULTILINE)
+    with (overlay / "kustomization.yaml").open("a") as file:
+        file.write(f"{line}\n")
+    documents = built(overlay)
+    (job,) = (document for document in documents if document["kind"] == "Job")
+    (deployment,) = (document for document in documents if document["kind"] == "Deployment")
+    init, daemon = (document["spec"]["template"]["spec"] for document in (job, deployment))
+    assert init["containers"][0]["image"] == daemon["containers"][0]["image"]
+    assert job["metadata"]["namespace"] == deployment["metadata"]["namespace"]
+    config, theirs = (
+        next(volume["configMap"]["name"] for volume in pod["volumes"] if "configMap" in volume)
+        for pod in (init, daemon)
+    )
+    assert config == theirs
+    assert config in {
+        document["metadata"]["name"] for document in documents if document["kind"] == "ConfigMap"
+    }
+    (credentials,) = (volume["projected"] for volume in init["volumes"] if "projected" in volume)
+    given = [source["secret"]["name"] for source in credentials["sources"]]
+    assert given == [
+        *(volume["secret"]["secretName"] for volume in daemon["volumes"] if "secret" in volume),
+        "cdc-audit-init",
+    ]
 
 
 def test_the_daemon_has_one_replica_that_is_gone_before_the_next_one_comes() -> None:
