@@ -67,7 +67,9 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     for file, text in TEXTS.items():
         joined = re.sub(r"\\\n\s*", " ", text)
         for call in re.findall(
-            r"(?:^|[ `/=(])(?:cdc-audit|as_admin) ((?:[a-z]+)(?: [^`\n|;)#&]*)?)", joined, re.MULTILINE
+            r"(?:^|[ `/=(])(?:cdc-audit|as_admin|as_auditor) ((?:[a-z]+)(?: [^`\n|;)#&]*)?)",
+            joined,
+            re.MULTILINE,
         ):
             words = call.split(" ")
             if words[0] in cdc_audit.list_commands(click.Context(cdc_audit)):

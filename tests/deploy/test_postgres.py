@@ -95,6 +95,23 @@ def test_the_roles_are_enough_for_init_doctor_and_the_daemon_and_not_more(
     assert verified.returncode == 0, verified.stdout + verified.stderr
 
 
+def test_every_query_of_the_runbook_is_one_that_its_server_answers(least: Databases) -> None:
+    initialised(
+        least.environment(
+            SOURCE_DSN=least.source.dsn(least.source_name, "cdc_audit"),
+            SOURCE_ADMIN_DSN=least.source_dsn,
+            AUDIT_ADMIN_DSN=least.audit_dsn,
+        )
+    )
+    runbook = (DEPLOY / "README.md").read_text().partition("## Runbook")[2]
+    calls = re.findall(r'psql (.*?)-c\s"(select[^"]*)"', runbook, re.DOTALL)
+    assert len(calls) >= 4
+    for where, query in calls:
+        side = least.audit_dsn if "audit" in where else least.source_dsn
+        with psycopg.connect(side) as connection:
+            connection.execute(query.encode())
+
+
 def test_a_server_takes_every_setting_at_its_value(private_cluster: Callable[..., Server]) -> None:
     for file in ("source.conf", "audit.conf"):
         wanted = settings(file)
