@@ -127,6 +127,11 @@ class Context(_Section):
         description="the signing keys (cdc-audit source keys), where the daemon may not read cdc_audit.context_key",
         examples=["/etc/cdc-audit/context-keys"],
     )
+    accept: tuple[Literal["bemi", "sequin"], ...] = Field(
+        default=(),
+        description="other packages whose messages of contexts are understood, too, as asserted",
+        examples=[["bemi", "sequin"]],
+    )
 
 
 class RedactRule(_Section):

@@ -29,7 +29,7 @@ from cdc_audit.postgres import parse_dsn
 DEFAULT_FILES = (Path("cdc-audit.toml"), Path("/etc/cdc-audit/cdc-audit.toml"))
 _PREFIX = "CDC_AUDIT_"
 _SECTIONS = tuple(Config.model_fields)
-_LISTS = {"tables", "exclude", "anchors", "personal_context"}  # comma-separated in the environment
+_LISTS = {"accept", "tables", "exclude", "anchors", "personal_context"}  # comma-separated in the environment
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

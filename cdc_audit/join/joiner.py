@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from cdc_audit.errors import StreamError
 from cdc_audit.join import context as read_context
-from cdc_audit.join import ddl
+from cdc_audit.join import ddl, foreign
 from cdc_audit.join.event import ReadEvent, read_event
 from cdc_audit.model.context import NO_CONTEXT, Context, ContextKey, Trust
 from cdc_audit.model.event import ApplicationEvent, Begin, Change, Commit, Event, Message, Stretch
@@ -22,14 +22,22 @@ _TIMESTAMP = re.compile(r"\d{4,}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?\+00")
 
 
 class Joiner:
-    """Takes events in stream order, gives stretches in the same order. ``prefix`` is what our messages' names begin with."""
+    """Takes events in stream order, gives stretches in the same order. ``prefix`` is what our messages' names begin with;
+    ``accept`` names packages whose messages are understood, too (``join.foreign``).
+    """
 
     def __init__(
-        self, *, prefix: str = "cdc_audit", hold_rows: int = 10_000, hold_bytes: int = 16 * 1024 * 1024
+        self,
+        *,
+        prefix: str = "cdc_audit",
+        accept: Iterable[str] = (),
+        hold_rows: int = 10_000,
+        hold_bytes: int = 16 * 1024 * 1024,
     ) -> None:
         self._context_prefix = f"{prefix}.context"
         self._event_prefix = f"{prefix}.event"
         self._ddl_prefix = f"{prefix}.ddl"
+        self._foreign = frozenset(foreign.prefixes(accept))
         self._hold_rows = hold_rows
         self._hold_bytes = hold_bytes
         self._keys: Mapping[str, ContextKey] = {}
@@ -122,9 +130,17 @@ class Joiner:
         elif message.prefix == self._context_prefix:
             said = read_context.read(message.content, kind="context", xid=xid, keys=self._keys)
             self._turn(read_context.to_context(said))
+        elif message.prefix in self._foreign:
+            if self._context is None and foreign.counts_from_its_place(message.prefix):
+                self._held.append((NO_CONTEXT, self._changes))
+                self._held_rows += len(self._changes)
+                self._changes, self._context = [], NO_CONTEXT
+            self._turn(foreign.read(message.prefix, message.content))
 
     def _turn(self, context: Context) -> None:
         """A context counts from here on; what came before the first one takes it too, if it is still held."""
+        if context == self._context:
+            return
         if self._context is None and not self._is_flowing:
             self._context = context
             return

@@ -127,7 +127,10 @@ def output_plugin(session: Session) -> Outcome:
         if not probe.create_slot():
             return Outcome("ok", f"{name} is installed and allowed (its options wait for open transactions)")
         if name == "wal2json":
-            options = wal2json_options(prefix=config.context.prefix, exclude=config.source.exclude)
+            context = config.context
+            options = wal2json_options(
+                prefix=context.prefix, exclude=config.source.exclude, accept=context.accept
+            )
             session.unknown_options = probe.unknown_options(options)
     except NoFreeSlotError:
         return Outcome("info", f"{name} was not tried: it takes a free replication slot")

@@ -157,7 +157,7 @@ class Session:
         timeout = await self._stream.wal_sender_timeout()
         report_interval = min(_REPORT_INTERVAL, timeout / 3) if timeout else _REPORT_INTERVAL
         decoder, spool = await self._start_stream(last.end_lsn)
-        joiner = Joiner(prefix=config.context.prefix)
+        joiner = Joiner(prefix=config.context.prefix, accept=config.context.accept)
         joiner.learn(await self._sidecar.context_keys())
         confirm = partial(self._confirm, timeline) if self._timeline else None
         delivery = Delivery(self._writer, self._on_receipt, confirm)
@@ -211,7 +211,8 @@ class Session:
             options = pgoutput_options(publications=publication.names(source.slot))
             await self._stream.start(source.slot, source.plugin, lsn, options)
             return PgOutputDecoder(scope, encoding=encoding), Spool()
-        options = wal2json_options(prefix=self._config.context.prefix, exclude=source.exclude)
+        context = self._config.context
+        options = wal2json_options(prefix=context.prefix, exclude=source.exclude, accept=context.accept)
         taken = await self._stream.start(source.slot, source.plugin, lsn, options)
         return Wal2JsonDecoder(scope, encoding=encoding, quoted_numbers=QUOTED_NUMBERS in taken), None
 

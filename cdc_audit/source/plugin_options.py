@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cdc_audit.join import foreign
+
 # Asked for where the plugin knows them; each server that doesn't answers 22023 and names the option.
 QUOTED_NUMBERS = "numeric-data-types-as-string"
 OPTIONAL = (QUOTED_NUMBERS,)
 _SPECIAL = " ',.*\\"
 
 
-def wal2json_options(*, prefix: str, exclude: Sequence[str] = ()) -> dict[str, str]:
-    """The options for ``decode.wal2json``. Tables that are excluded by exact name are left out by the server already."""
+def wal2json_options(
+    *, prefix: str, exclude: Sequence[str] = (), accept: Sequence[str] = ()
+) -> dict[str, str]:
+    """The options for ``decode.wal2json``. Tables that are excluded by exact name are left out by the server already.
+
+    ``accept`` names packages whose messages come along (``join.foreign``).
+    """
+    messages = [f"{prefix}.context", f"{prefix}.event", f"{prefix}.ddl", *foreign.prefixes(accept)]
     options = {
         "format-version": "2",
         "include-xids": "1",
@@ -20,7 +28,7 @@ def wal2json_options(*, prefix: str, exclude: Sequence[str] = ()) -> dict[str, s
         "include-pk": "1",
         "include-types": "0",
         "include-type-oids": "1",
-        "add-msg-prefixes": f"{prefix}.context,{prefix}.event,{prefix}.ddl",
+        "add-msg-prefixes": ",".join(messages),
         **dict.fromkeys(OPTIONAL, "1"),
     }
     exact = [_escaped(pattern) for pattern in exclude if _is_exact(pattern)]

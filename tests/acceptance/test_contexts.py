@@ -132,3 +132,45 @@ def test_events_stand_in_the_trail_in_and_outside_of_transactions(ready: Databas
         ("7", "READ", "doctor", "signed"),
         (None, "EXPORT", "clerk", "signed"),
     ]
+
+
+def test_messages_of_other_packages_are_understood_where_they_are_accepted(
+    databases: Databases, tmp_path: Path
+) -> None:
+    env = databases.environment(CONTEXT_ACCEPT="bemi,sequin", BATCH_FLUSH_INTERVAL="0")
+    databases.source.execute(
+        """
+        create table t (id int primary key, v text);
+        create table rows (id int primary key);
+        create function bemi() returns trigger language plpgsql as $$ begin
+            perform pg_logical_emit_message(true, '_bemi',
+                split_part(split_part(current_query(), '/*Bemi', 2), 'Bemi*/', 1));
+            return new;
+        end $$;
+        create trigger bemi before insert on rows for each row execute function bemi()
+        """,
+        dbname=databases.source_name,
+    )
+    initialised(env)
+    with psycopg.connect(databases.source_dsn) as source:
+        comment = json.dumps({"context": {"userId": "bea"}, "SQL": "canary"})
+        source.execute(f"insert into rows values (1), (2) /*Bemi {comment} Bemi*/".encode())
+        source.commit()
+        source.execute("insert into t values (1, 'x')")
+        said = """select pg_logical_emit_message(true, 'sequin:transaction_annotations.set', '{"user_id":"sue"}')"""
+        source.execute(said)
+        source.execute("insert into t values (2, 'x')")
+        source.execute("select pg_logical_emit_message(true, 'sequin:transaction_annotations.clear', '')")
+        source.execute("insert into t values (3, 'x')")
+    query = "select record_id, user_id, context_trust from audit.audit_logs order by id"
+    expected = [
+        ("1", "bea", "asserted"),
+        ("2", "bea", "asserted"),
+        ("1", None, "none"),
+        ("2", "sue", "asserted"),
+        ("3", None, "none"),
+    ]
+    with DaemonProcess(env, tmp_path / "log") as daemon:
+        until(lambda: len(databases.audit.execute(query, dbname=databases.audit_name)) == 5, "five rows")
+        assert daemon.stop() == 0
+    assert databases.audit.execute(query, dbname=databases.audit_name) == expected

@@ -199,6 +199,11 @@ begin
             context := jsonb_build_object('raw', regexp_replace(left(said, 1024), '[^ -~]', '?', 'g'));
         end if;
         context := coalesce(context, jsonb_build_object('raw', left(said, 1024)));
+        -- What was written before the setting was made was nobody's: else it would take this first context.
+        if nullif(current_setting('cdc_audit.emitted', true), '') is null
+            and pg_current_xact_id_if_assigned() is not null then
+            perform cdc_audit.emit('context', true, '{{"context": {{}}}}');
+        end if;
     end if;
     perform cdc_audit.emit('context', true, jsonb_build_object('context', context));
     perform set_config('cdc_audit.emitted', coalesce(said, ''), true);

