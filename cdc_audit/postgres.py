@@ -20,7 +20,8 @@ from cdc_audit.errors import CdcAuditError, NotPermittedError, SettingError, Una
 # The server's own keepalives: it soon ends the session of a client whose machine is gone, and frees its locks and slot.
 _SETTINGS = (
     "-c timezone=UTC -c datestyle=ISO -c search_path=pg_catalog -c client_min_messages=warning "
-    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 "
+    "-c cdc_audit.session=own"  # whoever finds it there knows that the rest was taken, too
 )
 _DEFAULTS = {
     "client_encoding": "utf8",
@@ -35,6 +36,7 @@ _NO_DATABASE = re.compile(r'FATAL: +database "[^"]*" does not exist')
 _NO_LOGIN = re.compile(
     r"password authentication failed|no pg_hba\.conf entry|no password supplied|FATAL: +role .* does not exist"
 )
+_NO_OPTIONS = "unsupported startup parameter"
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 
@@ -84,6 +86,23 @@ async def connect_async(dsn: str, *, side: str, application_name: str = "cdc-aud
         raise explain(error, side=side) from error
 
 
+def check_own_session(setting: object, *, side: str) -> None:
+    """Raises SettingError unless ``setting``, the server's ``cdc_audit.session``, is what every connection of ours asks for.
+
+    A pooler may drop what a connection asks for, and give each transaction another session: with other settings and no lock.
+    """
+    if setting != "own":
+        raise pooled(f"{side} database: the settings of this connection do not reach the server", side)
+
+
+def pooled(text: str, side: str) -> SettingError:
+    """``text``, and that a pooler is why."""
+    return SettingError(
+        f"{text}: a pooler (pgbouncer) stands before it",
+        remedy=f"let [{side}] dsn name the server itself",
+    )
+
+
 @cache
 def load_sql(package: str, name: str) -> LiteralString:
     """The text of one ``.sql`` file of a package, e.g. ``load_sql("cdc_audit.source", "sql/install.sql")``."""
@@ -110,6 +129,8 @@ def explain(error: psycopg.Error, *, side: str) -> CdcAuditError:
     text = f"{side} database: {message}" + (f" ({state})" if state else "")
     if state == "3D000" or (not state and _NO_DATABASE.search(message)):
         return SettingError(text, remedy=f"correct the database name in [{side}] dsn")
+    if _NO_OPTIONS in message:
+        return pooled(text, side)
     if state in {"28P01", "28000"} or (not state and _NO_LOGIN.search(message)):
         return NotPermittedError(
             text, remedy=f"correct user or password of [{side}] dsn, or pg_hba.conf of that server"

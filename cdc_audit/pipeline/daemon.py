@@ -25,7 +25,7 @@ from cdc_audit.postgres import explain
 from cdc_audit.sink.anchor import Anchors
 from cdc_audit.sink.redaction import load_redaction
 
-_HEALTHY_AFTER = 10.0  # a session that lasted so long was well: the next failure is a first one
+_HEALTHY_AFTER = 10.0  # seconds; a session that lasted so long, or stored anything, was well: the next failure is a first one
 _TICK = 1.0
 _AFTERMATH = (
     3.0  # seconds in which the servers may still hold lock and slot for a session of ours that has ended
@@ -87,7 +87,8 @@ class Daemon:
                 if session.has_streamed:
                     self._streamed_until = time.monotonic()
                     self._accept_gap = ""  # a reason is given for one gap, not for all to come
-                attempt = 1 if time.monotonic() - began > _HEALTHY_AFTER else attempt + 1
+                is_well = session.has_stored or time.monotonic() - began > _HEALTHY_AFTER
+                attempt = 1 if is_well else attempt + 1
                 await self._recover(error, self._times(error) if isinstance(error, PoisonError) else attempt)
         finally:
             await self._anchors.close()

@@ -78,6 +78,7 @@ class Session:
         self._signer: Signer | None = None
         self._source_lsn = 0  # where the source stood at the start
         self.has_streamed = False
+        self.has_stored = False
 
     @property
     def has_read_all(self) -> bool:
@@ -134,7 +135,7 @@ class Session:
             source.dsn, application_name=f"{self._name} stream", slot=source.slot, plugin=source.plugin
         )
         connections.push_async_callback(self._stream.close)
-        if await self._sidecar.is_standby():
+        if self._sidecar.is_standby:
             self._timeline = await Stream.open(
                 self._stream.address(source.dsn),
                 application_name=f"{self._name} timeline",
@@ -357,6 +358,7 @@ class Session:
 
     def _on_receipt(self, receipt: Receipt, sealed: Sealed) -> None:
         failpoint.reached("after-commit")
+        self.has_stored = True
         self._durable_lsn = receipt.block.end_lsn
         self._moved.set()
         self._anchors.note(receipt)

@@ -26,7 +26,7 @@ from cdc_audit.errors import (
     UnavailableError,
 )
 from cdc_audit.model.ledger import Block, Receipt
-from cdc_audit.postgres import connect_async, explain
+from cdc_audit.postgres import check_own_session, connect_async, explain
 from cdc_audit.seal.signature import Signer
 from cdc_audit.sink import ledger
 
@@ -66,8 +66,9 @@ class Writer:
         return writer
 
     async def _check(self) -> None:
-        database = await self._one("database")
-        if database[2]:
+        is_standby, setting = await self._one("session")
+        check_own_session(setting, side="audit")
+        if is_standby:
             raise UnavailableError("audit database: the server is a standby and takes no writes")
         try:
             version = await (

@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 from cdc_audit.errors import NotPermittedError, SettingError
 from cdc_audit.model.catalog import TableInfo, TypeInfo
 from cdc_audit.model.context import ContextKey
-from cdc_audit.postgres import connect_async, named_sql
+from cdc_audit.postgres import check_own_session, connect_async, named_sql
 from cdc_audit.source import catalog, hardening, install, publication
 from cdc_audit.source.plugin import explained
 from cdc_audit.source.slot import SlotInfo, info_of
@@ -63,6 +63,7 @@ class Sidecar:
         key_file: str,
         publication_name: str,
     ) -> None:
+        self.is_standby = False  # only such a server may turn to another timeline under a stream
         self._connection = connection
         self._slot = slot
         self._tables = tables
@@ -86,10 +87,20 @@ class Sidecar:
         application_name: str,
     ) -> Sidecar:
         """Connect. ``tables``/``exclude`` are the patterns in scope; ``key_file`` is [context] key_file or "", ``publication_name``
-        "" with a plugin that needs none.
+        "" with a plugin that needs none. Raises SettingError where a pooler stands before the server.
         """
         connection = await connect_async(dsn, side="source", application_name=application_name)
-        return cls(connection, slot, tables, exclude, key_file, publication_name)
+        sidecar = cls(connection, slot, tables, exclude, key_file, publication_name)
+        try:
+            with explained():
+                row = await (await connection.execute(_SLOT["session"])).fetchone()
+            assert row is not None
+            sidecar.is_standby = bool(row[0])
+            check_own_session(row[1], side="source")
+        except BaseException:
+            await connection.close()
+            raise
+        return sidecar
 
     async def close(self) -> None:
         """Close the connection."""
@@ -101,12 +112,6 @@ class Sidecar:
             async with self._connection.cursor(row_factory=dict_row) as cursor:
                 row = await (await cursor.execute(_SLOT["status"], {"slot": self._slot})).fetchone()
         return info_of(row) if row else None
-
-    async def is_standby(self) -> bool:
-        """Whether the server is a standby: only such a one may turn to another timeline under a stream."""
-        with explained():
-            row = await (await self._connection.execute(_SLOT["is_standby"])).fetchone()
-        return bool(row and row[0])
 
     async def tables(self) -> TableTroubles:
         """What can't be captured; looked up once a minute."""

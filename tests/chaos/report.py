@@ -12,7 +12,33 @@ from tests.chaos.plan import WEIGHTS
 from tests.support.comparison import Difference
 
 COUNTS = ("lost", "duplicated", "wrong", "reordered", "misattributed")
-RETAINED_LIMIT = 32 * 1024 * 1024
+_SLOWEST = 5  # that are told
+RETAINED_LIMIT = 32 * 1024 * 1024  # bytes of WAL that the source may keep for the slot
+DRAIN = 60.0  # seconds within which it must be under the limit again
+
+
+@dataclass(slots=True)
+class Retention:
+    """The WAL that the source keeps for the slot: ``note`` what it is now and then."""
+
+    last: int = 0  # bytes
+    most: int = 0  # bytes
+    longest: float = 0.0  # seconds at a time over the limit
+    _over_since: float | None = None
+
+    @property
+    def is_under(self) -> bool:
+        return self._over_since is None
+
+    def note(self, now: float, size: int | None) -> None:
+        """``size`` in bytes, None while the source can't be asked; ``now`` in seconds."""
+        self.last = self.last if size is None else size
+        self.most = max(self.most, self.last)
+        if self.last < RETAINED_LIMIT:
+            self._over_since = None
+        else:
+            self._over_since = now if self._over_since is None else self._over_since
+            self.longest = max(self.longest, now - self._over_since)
 
 
 @dataclass(slots=True)
@@ -31,12 +57,10 @@ class Report:
     examples: list[str] = field(default_factory=list)
     is_verified: bool = False
     verified: str = ""
-    recoveries: list[float] = field(default_factory=list)  # seconds
+    recoveries: list[tuple[str, float]] = field(default_factory=list)  # fault and seconds
     peak_memory: float = 0.0  # MB
     memory_slope: float | None = None  # MB an hour
-    most_retained: int = 0  # bytes
-    retained: int | None = None  # bytes, at the end
-    retained_after: float | None = None  # seconds until it was under the limit
+    retention: Retention = field(default_factory=Retention)
     problems: list[str] = field(default_factory=list)
 
     def add(self, difference: Difference) -> None:
@@ -52,11 +76,13 @@ class Report:
         """Why the run failed; empty if the promise held."""
         different = [f"{self.counts[name]} {name}" for name in COUNTS if self.counts[name]]
         unverified = [] if self.is_verified else ["verify is not green"]
-        kept = [] if self.retained_after is not None else ["the source keeps too much WAL for the slot"]
+        is_kept = not self.retention.is_under or self.retention.longest > DRAIN
+        kept = ["the source keeps too much WAL for the slot"] if is_kept else []
         return [*different, *unverified, *kept, *self.problems]
 
     def as_json(self) -> dict[str, Any]:
         """The same as ``as_text``, for programs."""
+        seconds = [one for _, one in self.recoveries]
         return {
             "seed": self.seed,
             "seconds": round(self.seconds, 1),
@@ -69,14 +95,18 @@ class Report:
             **{name: self.counts[name] for name in COUNTS},
             "examples": self.examples,
             "verify": "green" if self.is_verified else self.verified,
-            "recovery_p50": _quantile(self.recoveries, 50),
-            "recovery_p95": _quantile(self.recoveries, 95),
-            "recovery_max": round(max(self.recoveries, default=0.0), 2),
+            "recovery_p50": _quantile(seconds, 50),
+            "recovery_p95": _quantile(seconds, 95),
+            "recovery_max": round(max(seconds, default=0.0), 2),
+            "slowest_recoveries": [
+                [fault, round(seconds, 1)]
+                for fault, seconds in sorted(self.recoveries, key=lambda one: -one[1])[:_SLOWEST]
+            ],
             "memory_peak_mb": round(self.peak_memory, 1),
             "memory_slope_mb_per_hour": None if self.memory_slope is None else round(self.memory_slope, 1),
-            "retained_bytes_most": self.most_retained,
-            "retained_bytes_at_end": self.retained,
-            "retained_under_limit_after": self.retained_after and round(self.retained_after, 1),
+            "retained_bytes_most": self.retention.most,
+            "retained_bytes_at_end": self.retention.last,
+            "longest_over_limit": round(self.retention.longest, 1),
             "failures": self.failures,
         }
 
@@ -103,18 +133,18 @@ class Report:
             f"p50 {facts['recovery_p50']} s, p95 {facts['recovery_p95']} s, longest {facts['recovery_max']} s"
         )
         yield f"  from a fault's end until the trail holds what came after it: {recovery}"
+        slowest = (f"{seconds} s after {fault}" for fault, seconds in facts["slowest_recoveries"])
+        yield f"    {'; '.join(slowest)}"
         slope = (
             "too few samples"
             if self.memory_slope is None
             else f"{self.memory_slope:+.1f} MB an hour after warm-up"
         )
         yield f"  the daemon's memory: {self.peak_memory:.0f} MB at most, {slope}"
-        end = (
-            f"under 32 MB {self.retained_after:.0f} s after"
-            if self.retained_after is not None
-            else "not under 32 MB after"
+        kept = (
+            f"{self.retention.most / 2**20:.0f} MB at most, {self.retention.last / 2**20:.0f} MB at the end"
         )
-        yield f"  WAL kept for the slot: {self.most_retained / 2**20:.0f} MB at most, {end} the end of the load"
+        yield f"  WAL kept for the slot: {kept}, at most {self.retention.longest:.0f} s at a time over 32 MB"
         yield "  FAILED: " + "; ".join(self.failures) if self.failures else "  the promise held"
 
 

@@ -12,7 +12,7 @@ import psycopg
 
 from tests.chaos import faults
 from tests.chaos.plan import WEIGHTS, Fault, plan
-from tests.chaos.report import RETAINED_LIMIT, Report
+from tests.chaos.report import DRAIN, Report
 from tests.chaos.stage import Load, Stage
 from tests.chaos.watch import Watch, retained_bytes
 from tests.support.oracle import wait_for
@@ -21,7 +21,6 @@ ROUND = 300.0  # seconds
 _WARM_UP = 60.0
 _LINE_EVERY = 10.0
 _CATCH_UP = 180.0  # seconds that the trail may take after a round's load has ended
-_DRAIN = 60.0  # seconds within which the source must have dropped its WAL
 
 
 class Run:
@@ -76,6 +75,7 @@ class Run:
                 threads.append(threading.Thread(target=self._do, args=(todo.pop(0), stage, watch)))
                 threads[-1].start()
             self._look_after(stage, load)
+            self._report.retention.note(now, retained_bytes(stage.databases.source_dsn, stage.databases.slot))
             if now >= line_at:
                 line_at += _LINE_EVERY
                 self._say(self._line(load, stage, watch))
@@ -91,7 +91,7 @@ class Run:
         except Exception as error:
             report.problems.append(f"fault {fault} could not be done: {type(error).__name__}: {error}")
             return
-        watch.recovery()
+        watch.recovery(str(fault))
         report.done[fault.kind] += 1
         if faults.is_seen(seen):
             report.seen[fault.kind] += 1
@@ -123,17 +123,16 @@ class Run:
     def _end(self, stage: Stage, watch: Watch) -> None:
         """WAL must go, the daemon must stop when told, and ``verify`` must be green."""
         report, begun = self._report, time.monotonic()
-        while report.retained_after is None and time.monotonic() - begun < _DRAIN:
-            report.retained = retained_bytes(stage.databases.source_dsn, stage.databases.slot)
-            if report.retained is not None and report.retained < RETAINED_LIMIT:
-                report.retained_after = time.monotonic() - begun
-            else:
-                time.sleep(0.5)
+        while not report.retention.is_under and time.monotonic() - begun < DRAIN:
+            report.retention.note(
+                time.monotonic(), retained_bytes(stage.databases.source_dsn, stage.databases.slot)
+            )
+            time.sleep(0.2)
         code = stage.daemon.stop(60)
         if code:
             report.problems.append(f"the daemon ended with {code} when it was told to stop")
         report.is_verified, report.verified = stage.verify()
-        report.recoveries = [one.seconds for one in watch.recoveries if one.seconds is not None]
+        report.recoveries = [(one.fault, one.seconds) for one in watch.recoveries if one.seconds is not None]
         missed = len(watch.recoveries) - len(report.recoveries)
         if missed:
             report.problems.append(f"after {missed} faults the trail did not go on")
@@ -142,11 +141,9 @@ class Run:
 
     def _line(self, load: Load, stage: Stage, watch: Watch) -> str:
         report = self._report
-        retained = retained_bytes(stage.databases.source_dsn, stage.databases.slot) or 0
-        report.most_retained = max(report.most_retained, retained)
         memory = watch.memory[-1][1] if watch.memory else 0.0
         return (
             f"{report.transactions + load.committed:9,} transactions  {report.done.total():4} faults"
             f" ({report.seen.total()} seen)  block {watch.block}  {max(0.0, time.time() - watch.committed_at):5.1f} s behind"
-            f"  daemon {memory:.0f} MB  {retained / 2**20:.0f} MB of WAL kept"
+            f"  daemon {memory:.0f} MB  {report.retention.last / 2**20:.0f} MB of WAL kept"
         )

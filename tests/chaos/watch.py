@@ -24,6 +24,7 @@ _YOUNG = 3.0  # seconds in which a process's memory says nothing yet
 class Recovery:
     """From a fault's end until the trail held a transaction that was committed after it."""
 
+    fault: str
     ended: float  # seconds since the epoch
     seconds: float | None = None
 
@@ -52,9 +53,9 @@ class Watch:
         if self._thread is not None:
             self._thread.join()
 
-    def recovery(self) -> Recovery:
+    def recovery(self, fault: str) -> Recovery:
         """A fault ends now: measure until the trail goes on."""
-        one = Recovery(time.time())
+        one = Recovery(fault, time.time())
         self.recoveries.append(one)
         return one
 

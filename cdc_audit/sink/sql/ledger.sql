@@ -44,6 +44,5 @@ select pg_catalog.set_config('synchronous_commit', 'on', false), pg_catalog.set_
        pg_catalog.set_config('statement_timeout', '0', false),
        pg_catalog.set_config('idle_in_transaction_session_timeout', '0', false)
 
--- name: database
-select pg_catalog.current_database(), pg_catalog.current_setting('server_version_num')::int,
-       pg_catalog.pg_is_in_recovery()
+-- name: session
+select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('cdc_audit.session', true)

@@ -33,8 +33,8 @@ select
 from here, pg_replication_slots s, to_jsonb(s) as later(columns)
 where s.slot_name = %(slot)s;
 
--- name: is_standby
-select pg_is_in_recovery();
+-- name: session
+select pg_is_in_recovery(), current_setting('cdc_audit.session', true);
 
 -- name: position
 select (case
