@@ -82,6 +82,8 @@ class Proxy:
                 except ConnectionError:  # the server is down: so is what stands before it
                     client.close()
                     continue
+                for one in (client, server):  # as libpq and the server have it: no waiting for a full packet
+                    one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._sockets += [client, server]
                 port = server.getsockname()[1]
                 for source, target, is_answer in ((client, server, False), (server, client, True)):
