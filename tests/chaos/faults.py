@@ -19,7 +19,7 @@ from tests.support.proxy import Proxy
 
 Seen = Callable[[], bool]
 
-_PATIENCE = 15.0  # seconds in which an effect must show
+_PATIENCE = 20.0  # seconds in which an effect must show
 _REACTION = 0.7  # seconds in which a daemon may finish what it was at
 _LOST = re.compile('"connection_lost"|"stream_dropped"|"state": "waiting"')
 _CRASHED = re.compile("not properly shut down|was interrupted")
@@ -43,7 +43,7 @@ class Log:
 
 def do(fault: Fault, stage: Stage, watch: Watch) -> Seen:
     """Do it, alone on the part that it hits. Returns when it is over."""
-    with stage.locks[_part(fault)]:
+    with stage.locks[_part(fault)], watch.trouble(str(fault)):
         return _FAULTS[fault.kind](fault, stage, watch)
 
 
@@ -102,7 +102,10 @@ def _network(fault: Fault, stage: Stage, watch: Watch) -> Seen:
         _half_open(stage.source if side == "source" else stage.audit, link)
         # The daemon must find out by itself, if it isn't killed before that; then the server's side of it ends, as keepalives
         # would see to.
-        is_seen(lambda: log.has(_LOST) or log.has('"started"'))
+        begun = time.monotonic()
+        assert is_seen(lambda: log.has(_LOST) or log.has('"started"')), "nobody noticed"
+        if log.has(_LOST):
+            watch.noticed.append(time.monotonic() - begun)
         link.cut()
     return lambda: log.has(_LOST)
 

@@ -58,6 +58,7 @@ class Report:
     is_verified: bool = False
     verified: str = ""
     recoveries: list[tuple[str, float]] = field(default_factory=list)  # fault and seconds
+    noticed: list[float] = field(default_factory=list)  # seconds until a half-open connection was given up
     peak_memory: float = 0.0  # MB
     memory_slope: float | None = None  # MB an hour
     retention: Retention = field(default_factory=Retention)
@@ -102,6 +103,7 @@ class Report:
                 [fault, round(seconds, 1)]
                 for fault, seconds in sorted(self.recoveries, key=lambda one: -one[1])[:_SLOWEST]
             ],
+            "half_open_noticed_max": round(max(self.noticed, default=0.0), 1),
             "memory_peak_mb": round(self.peak_memory, 1),
             "memory_slope_mb_per_hour": None if self.memory_slope is None else round(self.memory_slope, 1),
             "retained_bytes_most": self.retention.most,
@@ -135,6 +137,8 @@ class Report:
         yield f"  from a fault's end until the trail holds what came after it: {recovery}"
         slowest = (f"{seconds} s after {fault}" for fault, seconds in facts["slowest_recoveries"])
         yield f"    {'; '.join(slowest)}"
+        if self.noticed:
+            yield f"  half-open connections: {len(self.noticed)} given up, after {max(self.noticed):.1f} s at most"
         slope = (
             "too few samples"
             if self.memory_slope is None

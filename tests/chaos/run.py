@@ -91,7 +91,6 @@ class Run:
         except Exception as error:
             report.problems.append(f"fault {fault} could not be done: {type(error).__name__}: {error}")
             return
-        watch.recovery(str(fault))
         report.done[fault.kind] += 1
         if faults.is_seen(seen):
             report.seen[fault.kind] += 1

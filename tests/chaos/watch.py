@@ -6,7 +6,8 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,11 +23,19 @@ _YOUNG = 3.0  # seconds in which a process's memory says nothing yet
 
 @dataclass(slots=True)
 class Recovery:
-    """From a fault's end until the trail held a transaction that was committed after it."""
+    """From a fault's end until the trail held a transaction that was committed after it, without the time of other faults."""
 
     fault: str
     ended: float  # seconds since the epoch
     seconds: float | None = None
+
+
+@dataclass(slots=True)
+class Trouble:
+    """While a fault lasts: nobody can recover from another one meanwhile."""
+
+    begun: float  # seconds since the epoch
+    ended: float | None = None
 
 
 @dataclass(slots=True)
@@ -39,6 +48,8 @@ class Watch:
     committed_at: float = 0.0  # commit time of the newest transaction in the trail
     memory: list[tuple[float, float]] = field(default_factory=list)  # seconds since the start, MB
     recoveries: list[Recovery] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
+    noticed: list[float] = field(default_factory=list)  # seconds until a half-open connection was given up
     _advances: deque[float] = field(default_factory=lambda: deque(maxlen=2000))
     _stopping: threading.Event = field(default_factory=threading.Event)
     _started: float = field(default_factory=time.time)
@@ -53,11 +64,16 @@ class Watch:
         if self._thread is not None:
             self._thread.join()
 
-    def recovery(self, fault: str) -> Recovery:
-        """A fault ends now: measure until the trail goes on."""
-        one = Recovery(fault, time.time())
-        self.recoveries.append(one)
-        return one
+    @contextmanager
+    def trouble(self, fault: str) -> Iterator[None]:
+        """A fault lasts as long as the block does; from its end on, measure until the trail goes on."""
+        trouble = Trouble(time.time())
+        self.troubles.append(trouble)
+        try:
+            yield
+        finally:
+            trouble.ended = time.time()
+        self.recoveries.append(Recovery(fault, trouble.ended))
 
     def stood_still(self, since: float, until: float) -> bool:
         """Whether no block appeared between these moments (seconds since the epoch)."""
@@ -88,8 +104,17 @@ class Watch:
             self._advances.append(now)
             for one in self.recoveries:
                 if one.seconds is None and self.committed_at > one.ended:
-                    one.seconds = now - one.ended
+                    one.seconds = now - one.ended - self._troubled(one.ended, now)
         self._sample()
+
+    def _troubled(self, since: float, until: float) -> float:
+        """Seconds of this time in which any fault lasted."""
+        seconds, at = 0.0, since
+        for one in sorted(list(self.troubles), key=lambda one: one.begun):
+            begun, ended = max(one.begun, at), min(one.ended or until, until)
+            if ended > begun:
+                seconds, at = seconds + ended - begun, ended
+        return seconds
 
     def _sample(self) -> None:
         at = time.time() - self._started
