@@ -110,7 +110,7 @@ class Watch:
     def _troubled(self, since: float, until: float) -> float:
         """Seconds of this time in which any fault lasted."""
         seconds, at = 0.0, since
-        for one in sorted(list(self.troubles), key=lambda one: one.begun):
+        for one in sorted(self.troubles, key=lambda one: one.begun):
             begun, ended = max(one.begun, at), min(one.ended or until, until)
             if ended > begun:
                 seconds, at = seconds + ended - begun, ended
