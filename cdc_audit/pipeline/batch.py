@@ -5,7 +5,7 @@ from __future__ import annotations
 from cdc_audit.config import Batch
 
 # Lines go to the audit database in pieces of this size; the server works on one while the next is being made.
-CHUNK_BYTES = 131_072
+CHUNK_BYTES = 262_144
 
 
 def is_full(settings: Batch, *, rows: int, size: int) -> bool:

@@ -54,19 +54,28 @@ class Spool:
 
         Raises UnavailableError if the temporary file can't be written.
         """
+        # pgoutput reports nothing about rows in notices
+        messages = [item for item in items if isinstance(item, bytes)]
+        kinds = bytes([message[0] if message else 0 for message in messages])
         ready: list[bytes | Notice] = []
-        for item in items:
-            if not isinstance(item, bytes):
-                continue  # pgoutput reports nothing about rows in notices
-            kind = item[0] if item else 0
-            if kind == _END and self._is_open:
+        at = 0
+        while at < len(messages):
+            if not self._is_open:
+                begin = kinds.find(_BEGIN, at)
+                ready += messages[at : begin if begin >= 0 else None]
+                if begin < 0:
+                    break
+                self._hold(messages[begin : begin + 1])
+                at = begin + 1
+            else:
+                end = kinds.find(_END, at)
+                self._hold(messages[at : end if end >= 0 else None])
+                if end < 0:
+                    break
                 yield ready
                 ready = []
-                yield from self._whole(item)
-            elif kind == _BEGIN or self._is_open:
-                self._hold(item)
-            else:
-                ready.append(item)
+                yield from self._whole(messages[end])
+                at = end + 1
         yield ready
 
     def close(self) -> None:
@@ -75,10 +84,10 @@ class Spool:
             self._file.close()
         self._is_open, self._messages, self._size, self._file = False, [], 0, None
 
-    def _hold(self, message: bytes) -> None:
+    def _hold(self, messages: list[bytes]) -> None:
         self._is_open = True
-        self._messages.append(message)
-        self._size += len(message) + _OVERHEAD
+        self._messages += messages
+        self._size += sum(map(len, messages)) + _OVERHEAD * len(messages)
         if self._size > _MEMORY_BYTES:
             self._spill()
 

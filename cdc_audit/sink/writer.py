@@ -8,6 +8,8 @@ them in memory, more in an unnamed temporary file (``TMPDIR``).
 
 from __future__ import annotations
 
+import os
+import socket
 import tempfile
 import time
 from collections.abc import Sequence
@@ -32,6 +34,7 @@ from cdc_audit.sink import ledger
 
 _MEMORY_BYTES = 8 * 1024 * 1024
 _PIECE_BYTES = 262_144
+_SEND_BUFFER = 1_048_576  # wished for: net.core.wmem_max bounds it
 
 
 class Writer:
@@ -57,6 +60,7 @@ class Writer:
     ) -> Writer:
         """Connect, and check that the audit schema is this program's. Raises SettingError, NotPermittedError, UnavailableError."""
         connection = await connect_async(dsn, side="audit", application_name=application_name)
+        _widen(connection.pgconn.socket)
         writer = cls(connection, schema, signer)
         try:
             await writer._check()
@@ -225,3 +229,10 @@ class Writer:
                 remedy="report this: the daemon made a line that the table does not take",
             )
         return explain(error, side="audit")
+
+
+def _widen(descriptor: int) -> None:
+    """A Unix socket tells that it can be written when a quarter of its buffer is left: the server must not run dry meanwhile."""
+    with socket.socket(fileno=os.dup(descriptor)) as audit:
+        if audit.family == socket.AF_UNIX:
+            audit.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)

@@ -37,7 +37,7 @@ PINNED = {
 }
 """What a role or database may have set otherwise changes how values are printed: these are this session's."""
 OPTIONS = " ".join(f"-c {name}={value}" for name, value in PINNED.items())
-_DRAIN_BYTES = 262_144
+_DRAIN_BYTES = 524_288
 
 
 class Notice(NamedTuple):
@@ -191,7 +191,7 @@ class Stream:
                 del options[unknown[0]]
 
     def receive(self) -> Received:
-        """All that has arrived, up to about 256 kB, without waiting. Raises UnavailableError or what the server ended with."""
+        """All that has arrived, up to about 512 kB, without waiting. Raises UnavailableError or what the server ended with."""
         if self._has_ended:
             self._raise_end()
         items = self._items = []
