@@ -15,7 +15,7 @@ class AlertKind(StrEnum):
     RENAME_OUT_OF_SCOPE = (
         "rename_out_of_scope"  # also: moved to another schema, or detached from a root in scope
     )
-    DROPPED_TRIGGER = "dropped_trigger"
+    DROPPED_TRIGGER = "dropped_trigger"  # also: the one that says who acts was disabled
     DROPPED_TABLE = "dropped_table"
     UNTOLD = "untold"  # the event trigger could not say what the command did
     EVENT_TRIGGER = (

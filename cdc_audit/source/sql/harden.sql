@@ -21,7 +21,8 @@ end
 $$;
 
 -- name: functions
--- The facts of a table or partitioned table that isn't temporary, else null. has_identity as in tables.sql. A repeatable read
+-- The facts of a table or partitioned table that isn't temporary, else null. has_identity as in tables.sql; context_trigger is
+-- true where `source install --guc` has put its trigger, and null where that is not there or disabled. A repeatable read
 -- transaction that alters what others have altered since its snapshot may see a table twice, or as it was before both.
 create or replace function cdc_audit.table_facts(relid oid) returns jsonb
 language sql stable as $$
@@ -41,7 +42,11 @@ language sql stable as $$
                     and case c.relreplident when 'd' then i.indisprimary else i.indisreplident end
             )
         end,
-        'root', case when root.oid <> c.oid then jsonb_build_array(rn.nspname, root.relname) end
+        'root', case when root.oid <> c.oid then jsonb_build_array(rn.nspname, root.relname) end,
+        'context_trigger',
+        case when exists (
+            select from pg_trigger t where t.tgrelid = c.oid and t.tgname = 'cdc_audit_context' and t.tgenabled <> 'D'
+        ) then true end
     )
     from pg_class c
     join pg_namespace n on n.oid = c.relnamespace
@@ -194,6 +199,9 @@ begin
             number := number + 1;
             if told -> 'table_id' <> 'null' then
                 told := told || cdc_audit.noted((told ->> 'table_id')::oid);
+            end if;
+            if tg_event = 'sql_drop' and told ->> 'object_type' = 'trigger' then
+                perform cdc_audit.noted(to_regclass(format('%I.%I', told ->> 'schema', told ->> 'table')));
             end if;
             if number <= 1000 then
                 perform cdc_audit.emit('ddl', true, jsonb_build_object('event', tg_event) || told - 'table_id');

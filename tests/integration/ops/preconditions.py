@@ -18,13 +18,16 @@ Break = Callable[[Patient, Path], None]
 
 
 class Precondition(NamedTuple):
-    """What is broken, which check finds it, with which status; ``own_servers``: it takes servers of the test's own."""
+    """What is broken, which check finds it, with which status; ``own_servers``: it takes servers of the test's own;
+    ``setting``: one of the source that it takes, which not every minor has.
+    """
 
     what: str
     check: str
     broken: Break
     status: Status = "fail"
     own_servers: bool = False
+    setting: str = ""
 
 
 def on_source(*statements: str) -> Break:
@@ -146,6 +149,7 @@ PRECONDITIONS = [
         "wal2json is not allowed",
         "output_plugin",
         on_source('alter role "{reader}" set output_plugin_libraries = pgoutput'),
+        setting="output_plugin_libraries",
     ),
     Precondition(
         "wal_sender_timeout is 0",

@@ -220,6 +220,38 @@ def test_what_is_dropped_is_told_with_the_table_it_belonged_to(hardened: Connect
     assert "persistence" not in dropped[5]
 
 
+def test_the_trigger_that_says_who_acts_is_told_when_it_goes_or_is_disabled_once(
+    hardened: Connection, look: Look
+) -> None:
+    hardened.execute("create table public.t (id int primary key)")
+    trigger = (
+        "create or replace trigger cdc_audit_context before insert on public.t for each statement "
+        "execute function cdc_audit.context_from_setting('app.who')"
+    )
+    hardened.execute(trigger.encode())
+    told(look)
+    for change in (
+        "alter table public.t disable trigger cdc_audit_context",
+        "alter table public.t add v text",
+        trigger,
+        "alter table public.t disable trigger all",
+        "alter table public.t enable trigger cdc_audit_context",
+        "drop trigger cdc_audit_context on public.t",
+        "alter table public.t add w text",
+    ):
+        hardened.execute(change.encode())
+    seen = [(one["tag"], one.get("context_trigger"), one.get("was")) for one in told(look)]
+    assert seen == [
+        ("ALTER TABLE", None, {"context_trigger": True}),
+        ("ALTER TABLE", None, None),
+        ("CREATE TRIGGER", True, {"context_trigger": None}),
+        ("ALTER TABLE", None, {"context_trigger": True}),
+        ("ALTER TABLE", True, {"context_trigger": None}),
+        ("DROP TRIGGER", None, None),
+        ("ALTER TABLE", None, None),
+    ]
+
+
 KINDS = [
     "do $$ begin create table public.t (); drop table public.t; end $$",
     "create table public.t as select 'hunter2' as a",
