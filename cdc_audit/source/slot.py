@@ -29,7 +29,8 @@ class SlotInfo:
 
     ``lag_bytes`` is how far the server is ahead of ``confirmed_flush_lsn``, ``retained_bytes`` how much WAL
     is kept from ``restart_lsn`` on (None and 0 once it is lost); ``safe_wal_bytes`` is None where the server
-    keeps all. ``failover`` is None before PostgreSQL 17. ``is_here`` says that the slot belongs to the
+    keeps all. ``catalog_xmin_age`` is in transactions: dead rows of the server's catalogs that are younger are
+    kept for the slot, too. ``failover`` is None before PostgreSQL 17. ``is_here`` says that the slot belongs to the
     connected database.
     """
 
@@ -44,6 +45,7 @@ class SlotInfo:
     retained_bytes: int
     wal_status: str
     safe_wal_bytes: int | None
+    catalog_xmin_age: int | None
     two_phase: bool
     failover: bool | None
     invalidation_reason: str | None

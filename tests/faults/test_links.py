@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.faults.scene import advance, check, prepared, under_load
+from tests.faults.test_source_changes import run
 from tests.support.daemon import DaemonProcess, initialised, until
 from tests.support.databases import Databases, new_databases
 from tests.support.proxy import Proxy
@@ -190,3 +192,50 @@ def test_a_pooler_that_drops_a_connections_settings_is_refused(
     with DaemonProcess(env, tmp_path / "log") as daemon:
         assert daemon.wait() == 78
         assert f"let [{side}] dsn name the server itself" in daemon.log_text()
+
+
+def test_a_commit_that_was_answered_with_rollback_is_not_believed(
+    far_audit: tuple[Databases, Proxy, str], tmp_path: Path
+) -> None:
+    """An aborted transaction answers COMMIT with ROLLBACK, and no error: only the tag says so. The ledger is asked then."""
+    databases, proxy, dsn = far_audit
+    env, oracle = prepared(databases)
+    with (
+        under_load(databases) as workload,
+        DaemonProcess({**env, "CDC_AUDIT_AUDIT_DSN": dsn}, tmp_path / "log") as daemon,
+    ):
+        daemon.until_ready()
+        proxy.replace[COMMITTED] = COMMITTED.replace(b"COMMIT", b"ROLLBK")
+        until(lambda: "was rolled back" in daemon.log_text(), "it isn't believed")
+        proxy.replace.clear()
+        until(lambda: daemon.get("/readyz")[0] == 200, "streaming again")
+        advance(workload, 5)
+        workload.stop()
+        workload.join()
+        check(databases, oracle, env)
+        assert daemon.stop() == 0
+
+
+def test_a_daemon_that_has_nothing_to_confirm_yet_makes_no_storm_of_keepalives(
+    far_source: tuple[Databases, Proxy, str], tmp_path: Path
+) -> None:
+    """What was received is reported beside what is stored: else server and client answer each other for ever."""
+    databases, proxy, dsn = far_source
+    env = databases.environment(SOURCE_DSN=dsn, BATCH_FLUSH_INTERVAL="60")
+    initialised(env)
+    run(databases, "create table t (id int primary key)")
+    received = "select write_lsn >= %s::pg_lsn from pg_stat_replication where application_name like 'cdc-audit%%stream'"
+    with DaemonProcess(env, tmp_path / "log") as daemon:
+        daemon.until_ready()
+        run(databases, "insert into t values (1)")
+        ((at,),) = databases.source.execute("select pg_current_wal_lsn()::text")
+        until(lambda: databases.source.execute(received, (at,)) == [(True,)], "received, and not stored")
+        before = proxy.answers
+        time.sleep(3)  # a storm is thousands of messages a second
+        assert proxy.answers - before < 100
+        ((confirmed,),) = databases.source.execute(
+            "select confirmed_flush_lsn < %s::pg_lsn from pg_replication_slots where slot_name = %s",
+            (at, databases.slot),
+        )
+        assert confirmed, "nothing is confirmed"
+        assert daemon.stop() == 0

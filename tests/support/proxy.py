@@ -32,6 +32,7 @@ class Proxy:
         self.hold_at = b""
         self.held = threading.Event()
         self.rate = 0
+        self.answers = 0  # pieces that the servers have sent
 
     @property
     def port(self) -> int:
@@ -106,6 +107,7 @@ class Proxy:
                 for old, new in (self.replace if is_answer else self.replace_asked).items():
                     data = data.replace(old, new)
                 if is_answer:
+                    self.answers += 1
                     if self.hold_at and self.hold_at in data:
                         self.hold_at = b""
                         self.held.set()

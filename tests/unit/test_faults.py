@@ -1,4 +1,4 @@
-"""The map of faults in tests/README.md is complete: each fault has its tests or the reason why not, and each test its fault."""
+"""The map of faults in tests/README.md is complete: each fault and trap has its tests or the reason why not, each test its fault."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from tests.unit.test_cases import NAMED, TESTS, said_in
 
-ROW = re.compile(r"^\| (K?\d+) \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
+ROW = re.compile(r"^\| ([KT]?\d+) \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
 NOT_HERE = "not here: "
 
 
 def rows() -> dict[str, str]:
-    """What stands beside each fault and each place of death, by its number."""
+    """What stands beside each fault, place of death (K) and trap (T), by its number."""
     readme = (TESTS / "README.md").read_text(encoding="utf-8")
     section = readme.partition("\n## Faults\n")[2].partition("\n## ")[0]
     found = ROW.findall(section)
@@ -21,9 +21,9 @@ def rows() -> dict[str, str]:
 
 
 def test_faults_are_numbered_without_holes_and_each_has_its_tests_or_a_reason() -> None:
-    faults = [int(number) for number in rows() if not number.startswith("K")]
-    assert faults == list(range(1, len(faults) + 1))
-    assert [number for number in rows() if number.startswith("K")] == [f"K{n}" for n in range(1, 19)]
+    for kind, count in (("", None), ("K", 18), ("T", None)):
+        found = [number for number in rows() if number.rstrip("0123456789") == kind]
+        assert found == [f"{kind}{n}" for n in range(1, (count or len(found)) + 1)]
     for number, text in rows().items():
         if not text.startswith(NOT_HERE):
             assert NAMED.findall(text), f"{number} has neither tests nor '{NOT_HERE}' and the reason"

@@ -20,6 +20,7 @@ select
     greatest(here.lsn - s.restart_lsn, 0)::bigint as retained_bytes,
     s.wal_status,
     s.safe_wal_size as safe_wal_bytes,
+    age(s.catalog_xmin)::bigint as catalog_xmin_age,
     coalesce(s.two_phase, false) as two_phase,
     (later.columns ->> 'failover')::boolean as failover,
     coalesce(

@@ -49,6 +49,18 @@ def test_a_new_slot_is_shown_with_its_position_and_holds_little(
     assert made.failover is (None if source.info.server_version < 170000 else True)
 
 
+def test_how_old_the_catalog_rows_are_that_the_slot_holds_back_is_shown(
+    source: Connection, database: Database
+) -> None:
+    before = slot.create(source, database.slot, PLUGIN)
+    assert before.catalog_xmin_age is not None
+    for _ in range(20):
+        source.execute("select pg_current_xact_id()")
+    after = slot.status(source, database.slot)
+    assert after is not None and after.catalog_xmin_age is not None
+    assert after.catalog_xmin_age >= before.catalog_xmin_age + 20
+
+
 def test_lag_and_retained_wal_grow_with_what_the_server_writes(
     source: Connection, database: Database
 ) -> None:

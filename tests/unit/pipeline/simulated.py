@@ -307,7 +307,7 @@ class FakeSidecar:
         lag = source.wal - source.confirmed_lsn
         return SlotInfo(
             "s", "wal2json", "app", source.stream is not None, None, source.confirmed_lsn, source.confirmed_lsn, lag, lag,
-            "reserved", None, False, None, None, True,
+            "reserved", None, 0, False, None, None, True,
         )  # fmt: skip
 
     async def context_keys(self) -> Mapping[str, Any]:
