@@ -219,6 +219,19 @@ def test_an_audit_database_restored_from_a_backup_is_a_gap_not_a_silence(
         restored = {**env, "CDC_AUDIT_AUDIT_DSN": backup.dsn(databases.audit_name)}
         code, said = outcome(restored, tmp_path / "log")
         assert (code, "ahead of the ledger" in said) == (78, True), said
+        of_backup = Databases(
+            databases.source, backup, databases.source_name, databases.audit_name, databases.slot
+        )
+        ends = "select end_lsn::text from audit.ledger order by block desc limit 1"
+        last, lost = (of.audit.execute(ends, dbname=of.audit_name) for of in (of_backup, databases))
+        with DaemonProcess(restored, tmp_path / "log", "--accept-gap", "restored") as daemon:
+            daemon.until_ready()
+            run(databases, "insert into t values (3)")
+            until(lambda: stored(of_backup) == [1, 3], "what came after the loss")
+            assert daemon.stop() == 0
+        gap = "select start_lsn::text, end_lsn::text from audit.ledger where kind = 'gap'"
+        assert backup.execute(gap, dbname=databases.audit_name) == [(last[0][0], lost[0][0])]
+        assert cdc_audit("verify", env=restored).returncode == 0
     databases.drop()
 
 

@@ -1,4 +1,4 @@
-"""The map of faults in tests/README.md is complete: each fault and trap has its tests or the reason why not, each test its fault."""
+"""The map of faults in tests/README.md is complete: each fault has its tests or the reason why not, and each test its fault."""
 
 from __future__ import annotations
 
