@@ -34,6 +34,7 @@ _COMMANDS = {
     "suspicious": "Bulk operations: many changes by one user in a short time.",
     "as-of": "A record or a table as it was at a time.",
     "undo": "Print SQL that takes changes back, if nothing has changed since.",
+    "report": "A signed report for an auditor: HTML and CSV.",
     "verify": "Is the trail still what the daemon wrote? Names what was altered, removed or inserted.",
     "quarantine": "Go on past a transaction that can't be decoded, and record that it is missing.",
     "erase": "Erase a person's values from the trail; the proof stays whole.",

@@ -89,15 +89,16 @@ def command(
         with reading(chosen, schema) as connection:
             click.echo(proof.write(prove(connection, schema, row_id)), nl=False)
         return
-    anchors = _read_anchors(sources, anchor_token_file, schema, keys)
+    anchors = read_anchors(sources, anchor_token_file, schema, keys)
     report = verify(chosen, schema, Request(keys, anchors, since, jobs), Progress(as_json).show)
-    click.echo(_json(report, anchors) if as_json else _text(report, keys, anchors))
+    click.echo(_json(report, anchors) if as_json else describe(report, keys, anchors))
     _raise(report)
 
 
-def _read_anchors(
+def read_anchors(
     sources: Sequence[str], token_file: Path | None, schema: str, keys: dict[str, bytes]
 ) -> Anchors | None:
+    """The anchors that the sources have; None: none are given."""
     if not sources:
         return None
     anchors = Anchors(schema, keys)
@@ -106,7 +107,8 @@ def _read_anchors(
     return anchors
 
 
-def _text(report: Report, keys: dict[str, bytes], anchors: Anchors | None) -> str:
+def describe(report: Report, keys: dict[str, bytes], anchors: Anchors | None) -> str:
+    """What was verified, with what, and what was found, as lines for people."""
     lines = [
         f"read {report.blocks:,} blocks (from {report.first_block}) and {report.rows:,} rows in {report.seconds:.1f} s"
     ]

@@ -58,6 +58,12 @@ class Signer:
         """A block's signature."""
         return self._private.sign(_BLOCK + block_hash)
 
+    def sign_document(self, document: bytes) -> bytes:
+        """The plain signature of a text for people, which any tool checks. Raises ValueError for what reads like a block or key."""
+        if document.startswith((_BLOCK, _KEY)):
+            raise ValueError("not a document")
+        return self._private.sign(document)
+
     def succession(self, prev_hash: bytes, old: Signer | None) -> dict[str, object]:
         """The detail of the ``key`` block on top of ``prev_hash`` that makes this key the successor of ``old``."""
         old_public = old.public if old else b""

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from tests.bench import latency, recorded, sealing, source_cost, throughput, verifying
+from tests.bench import answers, latency, recorded, sealing, source_cost, throughput, verifying
 from tests.bench.figures import Report
 from tests.bench.stage import Options, Stage
 from tests.bench.workloads import WORKLOADS
@@ -40,6 +40,9 @@ MEASUREMENTS = {
     "latency": Measurement("commit to durable at 100, 500, 2,000 transactions/s", latency.run),
     "source": Measurement("pgbench with nothing, triggers, a slot read, the daemon", source_cost.run),
     "verify": Measurement("verify beside COPY TO STDOUT, its memory at two sizes", verifying.run),
+    "answers": Measurement(
+        "each question on a large trail; --rows 20000000 is the budget's", answers.run, False
+    ),
     "sealing": Measurement("the daemon with and without hashing and signing", sealing.run),
     "recorded": Measurement("decode, join and seal on a recorded stream", recorded.run),
     "profile": Measurement("where the time goes on a recorded stream", recorded.profile, False),
@@ -78,7 +81,7 @@ def main() -> None:
 
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: all but two)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: all but three)")
     parser.add_argument("--list", action="store_true", help="what there is")
     parser.add_argument("--rounds", type=int, default=3, help="of each measurement (default 3)")
     parser.add_argument(

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from psycopg import Connection, sql
 
 from cdc_audit import postgres
-from cdc_audit.cli import deletions, log, suspicious, who
+from cdc_audit.cli import as_of, deletions, history, log, report, show, suspicious, undo, who
 from cdc_audit.errors import NotPermittedError, UsageError
 from cdc_audit.schema.migrate import migrate
 from cdc_audit.trail import activity
@@ -177,7 +177,7 @@ def test_sums_of_recent_times_leave_old_partitions_alone(audit: str) -> None:
             assert "audit_logs_2026_03" not in text
 
 
-@pytest.mark.parametrize("module", [who, suspicious, deletions, log])
+@pytest.mark.parametrize("module", [who, suspicious, deletions, log, report, history, show, as_of, undo])
 def test_help_has_an_example_of_options_that_are_there(module: ModuleType) -> None:
     text = module.command.epilog
     options = {name for option in module.command.params for name in option.opts}
