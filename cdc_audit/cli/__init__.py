@@ -31,6 +31,7 @@ _COMMANDS = {
     "show": "One row in full, with its proof and its transaction.",
     "deletions": "What was deleted, and by whom.",
     "who": "What a user did, by table, action and time.",
+    "context": "Of which changes nobody said who acted; does what an application says arrive?",
     "suspicious": "Bulk operations: many changes by one user in a short time.",
     "as-of": "A record or a table as it was at a time.",
     "undo": "Print SQL that takes changes back, if nothing has changed since.",

@@ -41,6 +41,29 @@ class Bulk(NamedTuple):
     last_id: int
 
 
+class Nobody(NamedTuple):
+    """Rows of one table and action for which nobody is named; ``xids``: the newest three of their transactions."""
+
+    schema_name: str
+    table_name: str
+    action: str
+    db_user: str | None
+    application_name: str | None
+    rows: int
+    first: str
+    last: str
+    xids: list[int]
+
+
+class Arrived(NamedTuple):
+    """What a row says of who wrote it."""
+
+    user_id: str | None
+    context_trust: str
+    db_user: str | None
+    application_name: str | None
+
+
 def shares(connection: Connection, schema: str, filters: Filters) -> list[Share]:
     """The rows that match, summed by table and action, most first. Raises as ``query.reading`` does."""
     return [Share(*row) for row in _asked(connection, schema, "who", filters, {})]
@@ -58,6 +81,20 @@ def bulks(
     """Runs with more than ``threshold`` rows within ``window``, newest first. Rows without a user count as one user's."""
     values = {"threshold": threshold, "window": window}
     return [Bulk(*row) for row in _asked(connection, schema, "suspicious", filters, values)]
+
+
+def nobody(connection: Connection, schema: str, filters: Filters) -> list[Nobody]:
+    """The rows of which nobody said who acted, summed by table, action, database user and application, most first.
+
+    Database user and application are known only of what came through the signing functions.
+    """
+    return [Nobody(*row) for row in _asked(connection, schema, "nobody", filters, {})]
+
+
+def arrived(connection: Connection, schema: str, filters: Filters) -> Arrived | None:
+    """What one of the rows that match says of who wrote it; None: there is none."""
+    rows = _asked(connection, schema, "arrived", filters, {})
+    return Arrived(*rows[0]) if rows else None
 
 
 def _asked(

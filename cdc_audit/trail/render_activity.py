@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cdc_audit.trail.activity import Bulk, Share
+from cdc_audit.trail.activity import Bulk, Nobody, Share
 from cdc_audit.trail.render import columns, shown
 
 _WIDEST = 40
@@ -41,6 +41,24 @@ def bulks(rows: Sequence[Bulk]) -> Iterator[str]:
     ]
     heading = ("user", "action", "table", "rows", "first over (UTC)", "last")
     yield from _aligned([heading, *cells], right=3)
+
+
+def nobody(rows: Sequence[Nobody]) -> Iterator[str]:
+    """One line for each table, action and application, with a heading."""
+    cells = [
+        (
+            f"{row.schema_name}.{row.table_name}",
+            row.action,
+            f"{row.rows:,}",
+            row.application_name or "-",
+            row.db_user or "-",
+            _time(row.last),
+            ", ".join(map(str, row.xids)),
+        )
+        for row in rows
+    ]
+    heading = ("table", "action", "rows", "application", "database user", "last (UTC)", "xids")
+    yield from _aligned([heading, *cells], right=2)
 
 
 def histogram(counts: Sequence[tuple[str, int]], unit: str, width: int) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.support.daemon import DaemonProcess, initialised, until
+from tests.support.daemon import DaemonProcess, cdc_audit, initialised, until
 from tests.support.databases import Databases
 
 COLUMNS = "record_id, action, user_id, context_trust, capture, context, db_user"
@@ -174,3 +174,61 @@ def test_messages_of_other_packages_are_understood_where_they_are_accepted(
         until(lambda: len(databases.audit.execute(query, dbname=databases.audit_name)) == 5, "five rows")
         assert daemon.stop() == 0
     assert databases.audit.execute(query, dbname=databases.audit_name) == expected
+
+
+def test_missing_contexts_are_found_and_a_check_as_the_application_shows_what_arrives(
+    ready: Databases, tmp_path: Path
+) -> None:
+    env, role = ready.environment(BATCH_FLUSH_INTERVAL="0"), f"{ready.source_name}_app"
+    ready.source.execute(f'create role "{role}" login', dbname=ready.source_name)
+    app = psycopg.conninfo.make_conninfo(ready.source_dsn, user=role)
+    objects = "select count(*) from pg_class where relnamespace <> 'pg_toast'::regnamespace"
+    try:
+        with DaemonProcess(env, tmp_path / "log") as daemon, psycopg.connect(ready.source_dsn) as source:
+            daemon.until_ready()
+            source.execute("insert into t values (1, 'x'), (2, 'x')")
+            source.execute("update t set v = 'y' where id = 1")
+            source.commit()
+            source.execute("set application_name = 'shop worker'")
+            source.execute("select cdc_audit.set_context('{}')")
+            source.execute("delete from t where id = 2")
+            source.commit()
+            source.execute("""select cdc_audit.set_context('{"user_id":"u1"}')""")
+            source.execute("insert into t values (3, 'x')")
+            source.commit()
+            before = ready.source.execute(objects, dbname=ready.source_name)
+
+            done = cdc_audit("context", "check", "--as", app, "--json", env=env)
+            assert done.returncode == 0, done.stderr
+            found = json.loads(done.stdout)
+            assert found["user_id"].startswith("check-")
+            assert (found["context_trust"], found["db_user"]) == ("signed", role)
+            assert found["application_name"] == "cdc-audit context check"
+            assert 0 < found["seconds"] < 10
+            assert ready.source.execute(objects, dbname=ready.source_name) == before
+
+            done = cdc_audit("context", "missing", "--since", "1h", "--json", env=env)
+            rows = [json.loads(line) for line in done.stdout.splitlines()]
+            keys = ("table_name", "action", "rows", "application_name", "db_user")
+            assert {tuple(row[key] for key in keys) for row in rows} == {
+                ("t", "INSERT", 2, None, None),
+                ("t", "UPDATE", 1, None, None),
+                ("t", "DELETE", 1, "shop worker", "postgres"),
+            }
+            assert all(len(row["xids"]) == 1 for row in rows)
+            shown = cdc_audit("context", "missing", env=env).stdout
+            assert "shop worker" in shown
+            assert "u1" not in shown
+
+            ready.source.execute("revoke usage on schema cdc_audit from public", dbname=ready.source_name)
+            done = cdc_audit("context", "check", "--as", app, env=env)
+            assert done.returncode == 78
+            assert f'grant usage on schema cdc_audit to "{role}"' in done.stderr
+            assert ready.source.execute(objects, dbname=ready.source_name) == before
+            assert daemon.stop() == 0
+        ready.source.execute("grant usage on schema cdc_audit to public", dbname=ready.source_name)
+        done = cdc_audit("context", "check", "--as", app, "--timeout", "0.5", env=env)
+        assert done.returncode == 1
+        assert "did not arrive" in done.stderr
+    finally:
+        ready.source.execute(f'drop owned by "{role}"; drop role "{role}"', dbname=ready.source_name)
