@@ -74,6 +74,8 @@ class Conversation:
         ``in_transaction``: whether one is open already; if not, the statement begins one. ``is_alone``: it will be a
         transaction by itself (autocommit). Raises ContextUnavailableError as ``configure`` says.
         """
+        if not in_transaction:
+            self.ended()
         kind = statement.kind_of(text)
         if kind is Kind.READ:
             return None
@@ -83,10 +85,8 @@ class Conversation:
         if kind is Kind.ROLLBACK_TO:
             self.doubt()
             return None
-        if not in_transaction:
-            self.ended()
-            if is_alone and kind is Kind.MAYBE:
-                return None
+        if is_alone and kind is Kind.MAYBE:
+            return None
         return self.pending()
 
     def pending(self) -> str | None:

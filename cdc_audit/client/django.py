@@ -1,7 +1,7 @@
 """Django: every database connection says who acts, and the middleware says it of a request.
 
     INSTALLED_APPS = [..., "cdc_audit.client.django.AuditConfig"]
-    MIDDLEWARE = [..., "cdc_audit.client.django.AuditMiddleware"]     # after AuthenticationMiddleware
+    MIDDLEWARE = ["cdc_audit.client.django.AuditMiddleware", ...]     # around all that writes, sessions, too
 
 In Django's autocommit mode a statement that writes becomes a transaction of its own with the context in it; inside ``atomic`` the
 context is said before the first write. A management command says its name and the user of the operating system.

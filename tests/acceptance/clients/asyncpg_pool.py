@@ -15,7 +15,7 @@ INSERT = "insert into orders (app, who) values ('asyncpg_pool', $1)"
 
 
 async def transaction(pool: asyncpg.Pool, user: str, step: str) -> None:
-    async with audit_context(user_id=user, request_id=step), pool.acquire() as db:
+    async with audit_context(user_id=user, reason="crowd"), pool.acquire() as db:
         if step == "alone":
             await db.execute(INSERT, user)
         elif step == "read":
@@ -37,6 +37,8 @@ async def transaction(pool: asyncpg.Pool, user: str, step: str) -> None:
                         async with db.transaction():
                             await db.execute(INSERT, "nobody")
                             raise UndoneError
+                if step == "insert":
+                    await db.fetchval("select 1")
                 number = await db.fetchval(f"{INSERT} returning id", user)
                 if step == "insert_and_update":
                     await db.execute(

@@ -25,6 +25,8 @@ def order(task: Task, user: str, step: str) -> None:
         if step == "read":
             db.execute("select count(*) from orders where id = 1")
             return
+        if step == "insert":
+            db.execute("select 1")
         db.execute(INSERT, ("nobody" if step == "retry" and not task.request.retries else user,))
         if step == "insert_and_update":
             db.execute("update orders set changes = changes + 1, who = %s where id = lastval()", (user,))
@@ -45,7 +47,7 @@ def main() -> None:
         sent = []
         for worker in range(WORKERS):
             for user, step in plan(worker):
-                with audit_context(user_id=user, request_id=step):
+                with audit_context(user_id=user, reason="crowd"):
                     sent.append(order.delay(user, step))
         for result in sent:
             result.get(timeout=120)

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 USERS = ("ann", "ben")
 WORKERS = 8
 STEPS: tuple[str, ...] = (
-    "insert",
+    "insert",  # after a read in the same transaction
     "insert_and_update",
     "read",
     "savepoint",  # what a nested block wrote first is rolled back, its context with it

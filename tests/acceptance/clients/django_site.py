@@ -39,7 +39,7 @@ settings.configure(
         }
     },
     INSTALLED_APPS=["cdc_audit.client.django.AuditConfig"],
-    MIDDLEWARE=[f"{__name__}.Login", "cdc_audit.client.django.AuditMiddleware"],
+    MIDDLEWARE=["cdc_audit.client.django.AuditMiddleware", f"{__name__}.Login"],
     CDC_AUDIT={"TRUSTED_PROXIES": 1},
     ROOT_URLCONF=__name__,
     SECRET_KEY="not a secret",
@@ -105,6 +105,8 @@ def order(request: HttpRequest, step: str) -> HttpResponse:
                 raise UndoneError
         if step == "many":
             Order.objects.bulk_create([Order(who=user) for _ in range(3)])
+        if step == "insert":
+            Order.objects.filter(id=1).count()
         mine = Order.objects.create(who=user)
         if step == "insert_and_update":
             mine.changes += 1

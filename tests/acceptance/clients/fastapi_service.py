@@ -69,6 +69,8 @@ async def order(step: str, user: User, later: BackgroundTasks) -> None:
                     raise UndoneError
             if step == "retry":
                 await db.rollback()
+        if step == "insert":
+            await db.execute("select 1")
         cursor = await db.execute(INSERT, (user,))
         if step == "insert_and_update":
             row = await cursor.fetchone()

@@ -34,6 +34,8 @@ def order(step: str) -> str:
         if step == "read":
             session.get(Order, 1)
             return ""
+        if step == "insert":
+            session.get(Order, 1)
         session.add(mine)
         if step == "insert_and_update":
             session.flush()

@@ -15,7 +15,7 @@ INSERT = "insert into orders (app, who) values ('psycopg_async', %s)"
 
 
 async def transaction(pool: AsyncConnectionPool[AsyncConnection], user: str, step: str) -> None:
-    async with audit_context(user_id=user, request_id=step), pool.connection() as db:
+    async with audit_context(user_id=user, reason="crowd"), pool.connection() as db:
         if step == "alone":
             await db.set_autocommit(True)
             try:
@@ -39,6 +39,8 @@ async def transaction(pool: AsyncConnectionPool[AsyncConnection], user: str, ste
                 if step == "savepoint":
                     async with db.transaction(force_rollback=True):
                         await db.execute(INSERT, ("nobody",))
+                if step == "insert":
+                    await db.execute("select 1")
                 await db.execute(INSERT, (user,))
                 if step == "insert_and_update":
                     await db.execute(

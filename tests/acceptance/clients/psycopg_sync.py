@@ -14,7 +14,7 @@ INSERT = "insert into orders (app, who) values ('psycopg_sync', %s) returning id
 
 
 def transaction(pool: ConnectionPool[Connection], user: str, step: str) -> None:
-    with audit_context(user_id=user, ip_address="10.0.0.9", request_id=step), pool.connection() as db:
+    with audit_context(user_id=user, ip_address="10.0.0.9", reason="crowd"), pool.connection() as db:
         if step == "alone":
             db.autocommit = True
             db.execute(INSERT, (user,))
@@ -37,6 +37,8 @@ def transaction(pool: ConnectionPool[Connection], user: str, step: str) -> None:
                 raise UndoneError
             if step == "retry":
                 db.rollback()
+        if step == "insert":
+            db.execute("select 1")
         row = db.execute(INSERT, (user,)).fetchone()
         assert row is not None
         if step == "insert_and_update":

@@ -19,7 +19,7 @@ def order(who: str) -> Order:
 
 
 async def transaction(engine: AsyncEngine, user: str, step: str) -> None:
-    async with audit_context(user_id=user, request_id=step):
+    async with audit_context(user_id=user, reason="crowd"):
         if step == "alone":
             autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
             async with autocommit.connect() as db:
@@ -44,6 +44,8 @@ async def transaction(engine: AsyncEngine, user: str, step: str) -> None:
                         raise UndoneError
             if step == "many":
                 session.add_all([order(user) for _ in range(3)])
+            if step == "insert":
+                await session.get(Order, 1)
             mine = order(user)
             session.add(mine)
             if step == "insert_and_update":

@@ -18,7 +18,7 @@ def insert(who: str) -> sa.Insert:
 
 
 def transaction(engine: sa.Engine, user: str, step: str) -> None:
-    with audit_context(user_id=user, request_id=step):
+    with audit_context(user_id=user, reason="crowd"):
         if step == "alone":
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
                 db.execute(insert(user))
@@ -39,6 +39,8 @@ def transaction(engine: sa.Engine, user: str, step: str) -> None:
             if step == "many":
                 rows = [{"app": "sqlalchemy_core", "who": user}] * 3
                 db.execute(sa.insert(ORDERS).returning(ORDERS.c.id), rows)
+            if step == "insert":
+                db.scalar(sa.select(1))
             number = db.scalar(insert(user).returning(ORDERS.c.id))
             if step == "insert_and_update":
                 change = sa.update(ORDERS).where(ORDERS.c.id == number)

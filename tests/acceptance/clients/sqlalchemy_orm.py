@@ -18,7 +18,7 @@ def order(who: str) -> Order:
 
 
 def transaction(engine: sa.Engine, user: str, step: str) -> None:
-    with audit_context(user_id=user, request_id=step):
+    with audit_context(user_id=user, reason="crowd"):
         if step == "retry":
             with suppress(UndoneError), Session(engine) as session, session.begin():
                 session.add(order("nobody"))
@@ -35,6 +35,8 @@ def transaction(engine: sa.Engine, user: str, step: str) -> None:
                     raise UndoneError
             if step == "many":
                 session.add_all([order(user) for _ in range(3)])
+            if step == "insert":
+                session.get(Order, 1)
             mine = order(user)
             session.add(mine)
             if step == "insert_and_update":

@@ -85,6 +85,14 @@ def test_a_transaction_block_after_a_commit_is_a_new_transaction(db: Connection,
     assert transactions(look) == [[U1, "INSERT"]] * 4
 
 
+def test_a_transaction_that_begins_with_a_read_tells_before_its_write(db: Connection, look: Look) -> None:
+    for _ in range(2):
+        db.execute("select 1")
+        db.execute(INSERT, ("a",))
+        db.commit()
+    assert transactions(look) == [[U1, "INSERT"]] * 2
+
+
 def test_what_a_savepoint_took_along_is_said_again_and_nothing_else(db: Connection, look: Look) -> None:
     with db.transaction():
         with db.transaction(force_rollback=True):

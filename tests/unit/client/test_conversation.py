@@ -50,6 +50,13 @@ def test_a_statement_that_begins_a_transaction_is_the_first_of_it(talk: Conversa
         assert due(talk, is_open=False)
 
 
+def test_a_read_that_begins_a_transaction_begins_one(talk: Conversation) -> None:
+    with audit_context(user_id="u1"):
+        for _ in range(2):
+            assert due(talk, "select 1", is_open=False) is None
+            assert due(talk) == '{"user_id": "u1"}'
+
+
 def test_what_may_not_stand_in_a_transaction_is_left_alone_outside_of_one(talk: Conversation) -> None:
     with audit_context(user_id="u1"):
         assert due(talk, "call p()", is_open=False, is_alone=True) is None
