@@ -58,7 +58,12 @@ def main() -> None:
         return
     names = arguments.names or [name for name, one in MEASUREMENTS.items() if one.by_default]
     options = Options(
-        arguments.rounds, arguments.rows, arguments.seconds, arguments.plugin, arguments.recording
+        arguments.rounds,
+        arguments.rows,
+        arguments.seconds,
+        arguments.plugin,
+        arguments.recording,
+        arguments.pure,
     )
     reports: dict[str, Report] = {}
     with (
@@ -91,6 +96,11 @@ def _parsed() -> argparse.Namespace:
     parser.add_argument(
         "--pgoutput", dest="plugin", action="store_const", const="pgoutput", default="wal2json"
     )
+    parser.add_argument(
+        "--pure",
+        action="store_true",
+        help="the daemon without its compiled loops, also where `make native` made them",
+    )
     parser.add_argument("--recording", type=Path, metavar="FILE", help="keep the recorded stream, or take it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     arguments = parser.parse_args()
@@ -105,6 +115,7 @@ def _json(stage: Stage, reports: dict[str, Report]) -> dict[str, object]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "postgresql": stage.source.binaries.major,
+        "daemon": stage.daemon,
     }
     options = {
         name: str(value) for name, value in ((n, getattr(stage.options, n)) for n in Options.__slots__)

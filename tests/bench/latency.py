@@ -39,7 +39,9 @@ class Heard(NamedTuple):
 
 def run(stage: Stage) -> Report:
     """p50 and p99 in milliseconds for each rate and flush_interval."""
-    report = Report(f"commit to durable, one row a transaction, {stage.options.seconds} s a rate")
+    report = Report(
+        f"commit to durable, one row a transaction, {stage.options.seconds} s a rate; {stage.daemon}"
+    )
     for label, interval in _INTERVALS.items():
         for rate in _RATES:
             what = f"flush_interval {label}, {rate:,} tps"
@@ -100,7 +102,10 @@ def _round(stage: Stage, rate: int, interval: str) -> tuple[list[float], float]:
     """Latencies in seconds, and the transactions a second that there were."""
     with stage.databases() as databases:
         given = {"BATCH_FLUSH_INTERVAL": interval} if interval else {}
-        env = databases.environment(SOURCE_PLUGIN=stage.options.plugin, SOURCE_EXCLUDE="", **given)
+        env = (
+            databases.environment(SOURCE_PLUGIN=stage.options.plugin, SOURCE_EXCLUDE="", **given)
+            | stage.package
+        )
         with psycopg.connect(databases.source_dsn, autocommit=True) as source:
             source.execute(SQL["source"])
         initialised(env)

@@ -29,7 +29,9 @@ _WAYS = ("nothing", "audit triggers", "slot read", "cdc-audit")
 def run(stage: Stage) -> Report:
     """Transactions a second each way, and in proportion to nothing."""
     rounds = [{way: _tps(stage, way) for way in _WAYS} for _ in stage.rounds("source cost")]
-    report = Report(f"cost to the source: pgbench TPC-B, {_CLIENTS} clients, {stage.options.seconds} s each")
+    report = Report(
+        f"cost to the source: pgbench TPC-B, {_CLIENTS} clients, {stage.options.seconds} s each; {stage.daemon}"
+    )
     for way in _WAYS:
         report.add(way, "tps", [one[way] for one in rounds])
     for way in _WAYS[1:]:
@@ -72,7 +74,7 @@ def _slot_read(stage: Stage, databases: Databases) -> Iterator[None]:
 
 @contextmanager
 def _daemon(stage: Stage, databases: Databases) -> Iterator[None]:
-    env = databases.environment(SOURCE_PLUGIN=stage.options.plugin, SOURCE_EXCLUDE="")
+    env = databases.environment(SOURCE_PLUGIN=stage.options.plugin, SOURCE_EXCLUDE="") | stage.package
     initialised(env)
     with DaemonProcess(env, stage.folder / f"{databases.source_name}.log") as daemon:
         daemon.until_ready()

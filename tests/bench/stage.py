@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -12,8 +13,10 @@ from functools import cached_property
 from pathlib import Path
 
 from cdc_audit.cli.demo.cluster import Cluster
+from cdc_audit.seal.lines import IS_COMPILED
 from tests.support.databases import Databases, new_databases
 
+ROOT = Path(__file__).parents[2]
 # A stopped daemon must not be given up while the source is filled; a checkpoint in mid-measurement would be somebody else's work.
 _SETTINGS = {
     "max_wal_size": "8GB",
@@ -33,6 +36,7 @@ class Options:
     seconds: int
     plugin: str
     recording: Path | None
+    pure: bool = False
 
 
 class _Source(Cluster):
@@ -65,6 +69,22 @@ class Stage:
     @cached_property
     def audit(self) -> Cluster:
         return self._open.enter_context(Cluster("audit", settings=_SETTINGS, fsync=True))
+
+    @property
+    def daemon(self) -> str:
+        """How the daemon's hot loops are run."""
+        return "compiled" if IS_COMPILED and not self.options.pure else "pure Python"
+
+    @cached_property
+    def package(self) -> dict[str, str]:
+        """What a daemon's environment needs besides to run the package without its compiled loops, where that is asked for."""
+        if not self.options.pure:
+            return {}
+        folder = self.folder / "pure"
+        shutil.copytree(
+            ROOT / "cdc_audit", folder / "cdc_audit", ignore=shutil.ignore_patterns("*.so", "__pycache__")
+        )
+        return {"PYTHONPATH": str(folder), "PYTHONSAFEPATH": "1"}
 
     def say(self, text: str) -> None:
         """A line of progress, on standard error."""

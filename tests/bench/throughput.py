@@ -28,7 +28,9 @@ def run(stage: Stage, workload: Workload = BUDGET) -> Report:
     """Rows a second beside the references, CPU a row, memory."""
     rows = workload.rows(stage.options.rows)
     rounds = [_round(stage, workload, rows) for _ in stage.rounds(workload.name, workload.rounds)]
-    report = Report(f"{workload.name}: {rows:,} rows, {workload.about}; {stage.options.plugin}")
+    report = Report(
+        f"{workload.name}: {rows:,} rows, {workload.about}; {stage.options.plugin}; {stage.daemon}"
+    )
     ours = [one["cdc-audit"] for one in rounds]
     report.add("cdc-audit", "rows/s", ours)
     for name in _ORDER:
@@ -50,8 +52,11 @@ def with_debezium(stage: Stage) -> Report:
 def _round(stage: Stage, workload: Workload, rows: int) -> dict[str, float]:
     options, figures = stage.options, {}
     with stage.databases() as databases:
-        env = databases.environment(
-            SOURCE_PLUGIN=options.plugin, BATCH_MAX_ROWS=str(workload.per_block), SOURCE_EXCLUDE=""
+        env = (
+            databases.environment(
+                SOURCE_PLUGIN=options.plugin, BATCH_MAX_ROWS=str(workload.per_block), SOURCE_EXCLUDE=""
+            )
+            | stage.package
         )
         workload.prepare(stage, databases.source_dsn)
         initialised(env)
