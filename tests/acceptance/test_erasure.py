@@ -212,6 +212,7 @@ def test_erasing_again_and_again_beside_the_daemon_loses_and_doubles_nothing(
         assert daemon.is_running
         assert daemon.metric("state", state="streaming") in {0, 1}
     with DaemonProcess(env, tmp_path / "log") as daemon:
+        daemon.until_ready()  # all may be stored already: a signal must not meet a process that only starts
         until(lambda: rows(databases, "visits") == len(visited), "all visits")
         assert daemon.stop() == 0
     ids = databases.audit.execute(

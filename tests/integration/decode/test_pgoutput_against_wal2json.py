@@ -96,7 +96,7 @@ def test_a_random_workload_gives_the_same_events(place: Place) -> None:
     place.app.execute(CLAIMS)
     Workload.install(place.dsn)
     place.slots.publish(place.app)
-    Workload(place.dsn, seed=23, transactions=400, suppressed=False).run()
+    Workload(place.dsn, seed=23, transactions=1000, suppressed=False).run()
     same = _same(place)
     rows = _rows(same)
     assert len(rows) > 1000
