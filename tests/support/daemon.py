@@ -37,7 +37,7 @@ def initialised(env: Mapping[str, str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def until(condition: Callable[[], object], what: str, timeout: float = 30) -> None:
+def until(condition: Callable[[], object], what: str, timeout: float = 60) -> None:
     """Wait for a condition; TimeoutError that says which one."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -67,6 +67,8 @@ class DaemonProcess:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.kill()
+        if error is not None:  # pytest shows it with the failure; its folder is soon gone
+            print(self.log_text()[-6000:])
 
     def start(self) -> None:
         """Start it; it may take a moment until it streams."""
