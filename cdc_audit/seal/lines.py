@@ -228,8 +228,9 @@ class LineWriter:
             return known
         redacted = self.redacted_values
         fields = self._new_context_fields(context)
-        if not self._redaction.personal_context and redacted == self.redacted_values:
-            if len(self._known) >= _MAX_KNOWN or len(fields) > _MAX_KNOWN_BYTES:
+        is_plain = not self._redaction.personal_context and redacted == self.redacted_values
+        if is_plain and len(fields) <= _MAX_KNOWN_BYTES:
+            if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
             self._known[context] = fields
         return fields
