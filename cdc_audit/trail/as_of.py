@@ -2,7 +2,8 @@
 
 Of a record that has rows up to that time the last one tells. Of one that was there before the trail began, the first row after that
 time does, by its old image: nothing happened to it in between. So the trail has to begin before that time, and what it lacks (gaps,
-rows without images, records never touched since) is said.
+rows without images, records never touched since) is said. Behind a snapshot's rows, by id, changes from before it may stand: of
+those ``commit_lsn`` tells.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from datetime import UTC, datetime
 from psycopg import Connection, sql
 
 from cdc_audit.errors import UsageError
+from cdc_audit.model.lsn import parse_lsn
 from cdc_audit.postgres import named_sql
 from cdc_audit.trail.history import history
 from cdc_audit.trail.image import Image, Keys, members
@@ -79,6 +81,7 @@ class Tracer:
         self._settled: set[str] = (
             set()
         )  # records whose state at that time is known, if only that they weren't there
+        self._assumed: dict[str, int] = {}  # records known only from a snapshot's later row -> its position
         self._emptied = False  # whether all records not settled weren't there
         self._schema: str | None = None
         self.is_whole = False  # whether every record of that time must have been seen
@@ -129,8 +132,14 @@ class Tracer:
         """The first row of a record after that time tells what it was then."""
         after = self._keys.after(row) if row.action == "UPDATE" else record
         self.is_whole = self.is_whole or row.action == "SNAPSHOT"
+        if row.action != "SNAPSHOT":
+            for key in {record, after or record} & self._assumed.keys():
+                if parse_lsn(row.commit_lsn) <= self._assumed.pop(key):  # between that time and the snapshot
+                    self._settled.discard(key)
+                    self.state.rows.pop(key, None)
         if record not in self._settled and not self._emptied:
             if row.action == "SNAPSHOT":
+                self._assumed[record] = parse_lsn(row.commit_lsn)
                 self.state.rows[record] = members(row.new_data)
             elif row.action != "INSERT":
                 if row.capture == "partial":

@@ -57,6 +57,26 @@ def test_truncate_empties_and_what_a_later_one_took_is_said() -> None:
     assert not is_whole
 
 
+def test_changes_from_before_a_snapshot_count_before_it_also_where_they_were_stored_later() -> None:
+    taken = {"commit_lsn": "0/300", "old_data": None}
+    born = change("INSERT", 13, commit_lsn="0/100", old_data=None, new_data='{"id": 1, "v": 0}')
+    seen = change("SNAPSHOT", 15, new_data='{"id": 1, "v": 5}', **taken)
+    assert traced(seen, born) == (State(), True)
+    changed = change(
+        "UPDATE", 14, commit_lsn="0/300", old_data='{"id": 1, "v": 4}', new_data='{"id": 1, "v": 5}'
+    )
+    assert traced(seen, changed)[0].rows == {"1": {"id": "1", "v": "4"}}
+    moved = change(
+        "UPDATE", 14, old_data='{"id": 1}', new_data='{"id": 2}', changed_fields=["id"], commit_lsn="0/200"
+    )
+    seen_moved = change("SNAPSHOT", 15, record="2", new_data='{"id": 2}', **taken)
+    assert traced(seen_moved, moved)[0].rows == {"1": {"id": "1"}}
+    later = change(
+        "UPDATE", 16, commit_lsn="0/400", old_data='{"id": 1, "v": 5}', new_data='{"id": 1, "v": 6}'
+    )
+    assert traced(seen, later)[0].rows == {"1": {"id": "1", "v": "5"}}
+
+
 def test_a_value_that_was_not_sent_is_taken_from_before_or_said_to_be_unknown() -> None:
     born = change("INSERT", 10, new_data='{"id": 1, "body": "long"}')
     touched = change("UPDATE", 11, old_data=None, new_data='{"id": 1}', unchanged_toast=["body"])
