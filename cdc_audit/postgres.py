@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from cdc_audit.errors import CdcAuditError, NotPermittedError, SettingError, UnavailableError
 
 # The server's own keepalives: it soon ends the session of a client whose machine is gone, and frees its locks and slot.
-_SETTINGS = (
+SETTINGS = (
     "-c timezone=UTC -c datestyle=ISO -c search_path=pg_catalog -c client_min_messages=warning "
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3 "
     "-c cdc_audit.session=own"  # whoever finds it there knows that the rest was taken, too
@@ -58,7 +58,7 @@ def parse_dsn(dsn: str) -> dict[str, str]:
     return given
 
 
-def conninfo(dsn: str, *, application_name: str, settings: str = _SETTINGS) -> str:
+def conninfo(dsn: str, *, application_name: str, settings: str = SETTINGS) -> str:
     """The DSN with our defaults put under what it says itself; its own ``options`` come after ours. Raises SettingError."""
     given = parse_dsn(dsn)
     given["options"] = f"{settings} {given.get('options', '')}".strip()
@@ -66,7 +66,7 @@ def conninfo(dsn: str, *, application_name: str, settings: str = _SETTINGS) -> s
 
 
 def connect(
-    dsn: str, *, side: str, application_name: str = "cdc-audit", settings: str = _SETTINGS
+    dsn: str, *, side: str, application_name: str = "cdc-audit", settings: str = SETTINGS
 ) -> Connection:
     """A synchronous autocommit connection, for one-time commands. ``side`` ("source" or "audit") names it in errors."""
     try:

@@ -21,7 +21,7 @@ from psycopg import Connection, sql
 from psycopg.pq import ExecStatus
 
 from cdc_audit.errors import NotPermittedError, SettingError, UnavailableError
-from cdc_audit.postgres import connect, explain, named_sql
+from cdc_audit.postgres import SETTINGS, connect, explain, named_sql
 from cdc_audit.seal.personal import Erasure
 from cdc_audit.trail.query import parse_time
 from cdc_audit.trail.verify_anchors import Anchors
@@ -138,7 +138,9 @@ def verify(dsn: str, schema: str, request: Request, progress: Progress) -> Repor
 @contextmanager
 def reading(dsn: str, schema: str, snapshot: str = "") -> Iterator[Connection]:
     """A connection in one repeatable read transaction, with everything pinned on which COPY's text depends."""
-    with connect(dsn, side="audit", application_name="cdc-audit verify") as connection:
+    # From the first statement on: a role's own time limit may be shorter than the one that would lift it takes.
+    settings = f"{SETTINGS} -c statement_timeout=0"
+    with connect(dsn, side="audit", application_name="cdc-audit verify", settings=settings) as connection:
         try:
             connection.execute(_SQL["settings"])
             connection.execute(_SQL["begin"])
