@@ -60,7 +60,7 @@ class Daemon:
         self._stopping.set()
 
     def reload(self, config: Config) -> None:
-        """Use the tables and redaction rules of another configuration from here on; the rest stays as it was.
+        """Use the tables and redaction rules of another configuration from the next transaction on; the rest stays as it was.
 
         Raises SettingError if a redaction key can't be read; then all stays as it was.
         """
@@ -82,11 +82,13 @@ class Daemon:
                 began = time.monotonic()
                 session = self._session = self._new_session()
                 error = await self._session_error(session)
-                if error is None:
-                    return
                 if session.has_streamed:
                     self._streamed_until = time.monotonic()
                     self._accept_gap = ""  # a reason is given for one gap, not for all to come
+                if error is None:
+                    if not session.is_superseded:
+                        return
+                    continue
                 is_well = session.has_stored or time.monotonic() - began > _HEALTHY_AFTER
                 attempt = 1 if is_well else attempt + 1
                 await self._recover(error, self._times(error) if isinstance(error, PoisonError) else attempt)

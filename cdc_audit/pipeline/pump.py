@@ -16,7 +16,7 @@ from cdc_audit.join import ddl
 from cdc_audit.join.joiner import Joiner
 from cdc_audit.model.alert import DdlAlert
 from cdc_audit.model.catalog import Catalog
-from cdc_audit.model.event import ApplicationEvent, Event, Stretch
+from cdc_audit.model.event import ApplicationEvent, Commit, Event, Stretch
 from cdc_audit.pipeline import ack, batch
 from cdc_audit.pipeline.delivery import Delivery
 from cdc_audit.pipeline.spool import Spool
@@ -79,6 +79,8 @@ class Pump:
         self._idle_lsn = resume_lsn
         self._scope = Scope(config.source.tables, config.source.exclude)
         self._alerts: list[DdlAlert] = []  # of the open block
+        self._next_rules: tuple[Config, Redaction] | None = None  # for the next transaction
+        self._is_to_end = False
         self.wants_reply = False
 
     @property
@@ -89,16 +91,17 @@ class Pump:
         return self._idle_lsn
 
     def reload(self, config: Config, redaction: Redaction) -> None:
-        """Use other tables and redaction rules from the next look on."""
-        self._config = config
-        self._scope = Scope(config.source.tables, config.source.exclude)
-        self._decoder.rescope(self._scope)
-        self._builder.set_redaction(redaction)
+        """Use other tables and redaction rules from the next transaction on: one that is being read keeps those it began with."""
+        self._next_rules = config, redaction
+
+    def end(self) -> None:
+        """Let ``run`` return at the next end of a transaction, and take nothing of one that comes after it."""
+        self._is_to_end = True
 
     async def run(self) -> None:
-        """Return when told to stop, with all whole transactions handed over in closed blocks."""
+        """Return when told to, with all whole transactions handed over in closed blocks."""
         stop_seen = 0.0
-        while True:
+        while not (self._is_to_end and not self._builder.is_mid_transaction):
             try:
                 received = self._stream.receive()
                 self.wants_reply |= received.reply_requested
@@ -127,21 +130,42 @@ class Pump:
             await self._process(piece, sum(map(len, piece)), received.sent_at)
 
     async def _process(self, items: list[bytes | Notice], size: int, sent_at: str) -> None:
-        events, failure = await self._decoded(items)
-        if self._joiner.unknown_keys(events):
-            self._joiner.learn(await self._sidecar.context_keys())
-        for stretch in self._joiner.join(events, size, sent_at):
-            if stretch.transaction.end_lsn > self._resume_lsn:  # else the ledger has it: the slot went back
-                await self._add(stretch)
-        if failure is not None:
-            raise failure
+        position = 0
+        while position < len(items):
+            if not self._joiner.in_transaction:
+                if self._is_to_end:
+                    return
+                if self._next_rules is not None:
+                    self._use(*self._next_rules)
+            events, position, failure = await self._decoded(items, position)
+            if self._joiner.unknown_keys(events):
+                self._joiner.learn(await self._sidecar.context_keys())
+            for stretch in self._joiner.join(events, size, sent_at):
+                if (
+                    stretch.transaction.end_lsn > self._resume_lsn
+                ):  # else the ledger has it: the slot went back
+                    await self._add(stretch)
+            if failure is not None:
+                raise failure
+            size = 0  # counted once
 
-    async def _decoded(self, items: list[bytes | Notice]) -> tuple[list[Event | None], StreamError | None]:
-        """The items' events, up to one that can't be decoded; what the decoder must look up first is looked up in between."""
+    def _use(self, config: Config, redaction: Redaction) -> None:
+        self._next_rules = None
+        self._config = config
+        self._scope = Scope(config.source.tables, config.source.exclude)
+        self._decoder.rescope(self._scope)
+        self._builder.set_redaction(redaction)
+
+    async def _decoded(
+        self, items: list[bytes | Notice], position: int
+    ) -> tuple[list[Event | None], int, StreamError | None]:
+        """The events of the items from ``position`` on, up to one that can't be decoded, or to a COMMIT if other rules wait for
+        one; and the position after them. What the decoder must look up first is looked up in between.
+        """
         events: list[Event | None] = []
         decoder = self._decoder
         decode, decode_notice, decode_rows = decoder.decode, decoder.decode_notice, decoder.decode_rows
-        position, count = 0, len(items)
+        count = len(items)
         while position < count:
             try:
                 while (position := decode_rows(items, position, events)) < count:
@@ -152,12 +176,14 @@ class Pump:
                     else:
                         events.append(cast("Event | None", event))
                     position += 1
+                    if type(event) is Commit and (self._next_rules is not None or self._is_to_end):
+                        return events, position, None
             except UnknownTypeError as unknown:
                 found = await self._sidecar.look_up(unknown.type_oids, unknown.tables)
                 self._decoder.learn(self._decoder.catalog.with_found(*found))
             except StreamError as failure:
-                return events, failure
-        return events, None
+                return events, position, failure
+        return events, position, None
 
     def _poison(self, error: StreamError) -> StreamError:
         """The error, as one of the transaction that is being read, if one is."""

@@ -34,7 +34,12 @@ from cdc_audit.sink.redaction import load_redaction
 from cdc_audit.sink.signing import load_signer
 from cdc_audit.sink.writer import Writer
 from cdc_audit.source import publication
-from cdc_audit.source.plugin_options import QUOTED_NUMBERS, pgoutput_options, wal2json_options
+from cdc_audit.source.plugin_options import (
+    QUOTED_NUMBERS,
+    left_out,
+    pgoutput_options,
+    wal2json_options,
+)
 from cdc_audit.source.sidecar import Sidecar
 from cdc_audit.source.stream import Stream
 
@@ -47,7 +52,9 @@ _MISSES = 3  # looks in a row at which nobody reads the slot: a network lets the
 
 
 class Session:
-    """Opens in order: audit database, lock, source, slot. ``run`` returns when told to stop and raises what ended it."""
+    """Opens in order: audit database, lock, source, slot. ``run`` raises what ended it, and returns when told to stop or when
+    ``is_superseded``: another session must go on, with another configuration.
+    """
 
     def __init__(
         self,
@@ -77,6 +84,8 @@ class Session:
         self._running: Pump | None = None
         self._signer: Signer | None = None
         self._source_lsn = 0  # where the source stood at the start
+        self._left_out: frozenset[str] = frozenset()  # what the server was told to leave out of the stream
+        self.is_superseded = False
         self.has_streamed = False
         self.has_stored = False
 
@@ -86,13 +95,19 @@ class Session:
         return self._running is not None and self._running.settled_lsn >= self._source_lsn
 
     def reload(self, config: Config, redaction: Redaction) -> None:
-        """Use other tables and redaction rules from here on."""
+        """Use other tables and redaction rules from the next transaction on."""
         self._config = config
-        if self._running is not None:
-            self._running.reload(config, redaction)
+        if self._running is None or self._sidecar is None:
+            return  # what is still being connected sees to it
+        self._running.reload(config, redaction)
+        self._sidecar.look_at(config.source.tables, config.source.exclude)
+        if self._left_out - left_out(config.source.exclude):  # this stream will never hold them
+            self.is_superseded = True
+            self._running.end()
 
     async def run(self) -> None:
         """From connecting to the end. Always closes its connections."""
+        config = self._config
         async with AsyncExitStack() as connections:
             try:
                 await self._open_audit(connections)
@@ -101,7 +116,7 @@ class Session:
                 raise
             await self._open_sidecar(connections)
             await self._open_stream(connections)
-            await self._work()
+            await self._work(config)
 
     async def _open_audit(self, connections: AsyncExitStack) -> None:
         config = self._config.audit
@@ -144,9 +159,9 @@ class Session:
             )
             connections.push_async_callback(self._timeline.close)
 
-    async def _work(self) -> None:
+    async def _work(self, config: Config) -> None:
         assert self._writer and self._sidecar and self._stream
-        config, source = self._config, self._config.source
+        source = config.source
         head = Head(
             source, writer=self._writer, signer=self._signer, anchors=self._anchors, observer=self._observer
         )
@@ -157,7 +172,7 @@ class Session:
         self._source_lsn = head.source_lsn
         timeout = await self._stream.wal_sender_timeout()
         report_interval = min(_REPORT_INTERVAL, timeout / 3) if timeout else _REPORT_INTERVAL
-        decoder, spool = await self._start_stream(last.end_lsn)
+        decoder, spool = await self._start_stream(config, last.end_lsn)
         joiner = Joiner(prefix=config.context.prefix, accept=config.context.accept)
         joiner.learn(await self._sidecar.context_keys())
         confirm = partial(self._confirm, timeline) if self._timeline else None
@@ -183,6 +198,8 @@ class Session:
             apart_until=self._apart_until,
         )
         self._running = pump
+        if self._config is not config:  # it was read again meanwhile
+            self.reload(self._config, load_redaction(self._config.redact))
         self._observer.state("streaming", None)
         self._observer.informed("streaming", slot=source.slot, lsn=format_lsn(last.end_lsn), block=last.block)
         self.has_streamed = True
@@ -203,17 +220,17 @@ class Session:
         if now != timeline:
             raise UnavailableError(f"source database: the standby turned from timeline {timeline} to {now}")
 
-    async def _start_stream(self, lsn: int) -> tuple[Decoder, Spool | None]:
+    async def _start_stream(self, config: Config, lsn: int) -> tuple[Decoder, Spool | None]:
         """Begin to stream after a position; what reads the plugin's messages."""
         assert self._sidecar and self._stream
-        source = self._config.source
+        source, context = config.source, config.context
         scope, encoding = Scope(source.tables, source.exclude), await self._sidecar.encoding()
         if source.plugin == "pgoutput":
             options = pgoutput_options(publications=publication.names(source.slot))
             await self._stream.start(source.slot, source.plugin, lsn, options)
             return PgOutputDecoder(scope, encoding=encoding), Spool()
-        context = self._config.context
         options = wal2json_options(prefix=context.prefix, exclude=source.exclude, accept=context.accept)
+        self._left_out = left_out(source.exclude)
         taken = await self._stream.start(source.slot, source.plugin, lsn, options)
         return Wal2JsonDecoder(scope, encoding=encoding, quoted_numbers=QUOTED_NUMBERS in taken), None
 

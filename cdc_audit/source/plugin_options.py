@@ -36,6 +36,11 @@ def wal2json_options(
     return options
 
 
+def left_out(exclude: Sequence[str]) -> frozenset[str]:
+    """The patterns whose tables wal2json leaves out of a stream, from its start to its end."""
+    return frozenset(pattern for pattern in exclude if _is_exact(pattern))
+
+
 def _is_exact(pattern: str) -> bool:
     """Whether wal2json takes a pattern to mean the same: each part a name, or ``*`` alone."""
     return all(part == "*" or "*" not in part for part in pattern.split(".", 1))

@@ -102,6 +102,10 @@ class Sidecar:
             raise
         return sidecar
 
+    def look_at(self, tables: Sequence[str], exclude: Sequence[str]) -> None:
+        """Look at the tables of another scope from here on, at once."""
+        self._tables, self._exclude, self._looked_at_tables = tables, exclude, 0.0
+
     async def close(self) -> None:
         """Close the connection."""
         await self._connection.close()

@@ -134,8 +134,7 @@ def _stop(fault: Fault, stage: Stage, watch: Watch) -> Seen:
     begun = time.time()
     stage.daemon.signal(signal.SIGSTOP)
     time.sleep(fault.seconds)  # it sleeps for so long
-    assert stage.daemon.process
-    state = Path(f"/proc/{stage.daemon.process.pid}/stat").read_text().rpartition(") ")[2][0]
+    state = stage.daemon.state
     ended = time.time()
     stage.daemon.signal(signal.SIGCONT)
     return lambda: state == "T" and watch.stood_still(begun + _REACTION, ended)

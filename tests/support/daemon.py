@@ -104,6 +104,12 @@ class DaemonProcess:
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    @property
+    def state(self) -> str:
+        """The process's state as the system says it in a letter: T is stopped, S asleep."""
+        assert self.process is not None
+        return Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(") ")[2][0]
+
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of /metrics, /healthz or /readyz; (0, "") if nobody answers."""
         try:

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
+from cdc_audit.config import Config
 from cdc_audit.errors import LedgerMovedError, UnavailableError
 from cdc_audit.model.event import Begin, Commit, Event, Message, Shape
 from cdc_audit.model.ledger import Block, Receipt
@@ -336,7 +337,7 @@ class SimulatedSession(Session):
         self._stream = cast("Stream", FakeStream(self.source, self.store))
         connections.push_async_callback(self._stream.close)
 
-    async def _start_stream(self, lsn: int) -> tuple[Decoder, Spool | None]:
+    async def _start_stream(self, config: Config, lsn: int) -> tuple[Decoder, Spool | None]:
         stream = cast("FakeStream", self._stream)
         stream.begin(lsn)
         return cast("Decoder", stream), None

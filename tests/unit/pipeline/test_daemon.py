@@ -44,7 +44,10 @@ class Failing(Daemon):
             if stored is not None:
                 raise UnavailableError("audit database: gone")
 
-        return cast("Session", SimpleNamespace(run=run, has_streamed=True, has_stored=bool(stored)))
+        return cast(
+            "Session",
+            SimpleNamespace(run=run, has_streamed=True, has_stored=bool(stored), is_superseded=False),
+        )
 
 
 @pytest.fixture
