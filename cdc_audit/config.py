@@ -7,11 +7,12 @@ Unknown keys are errors. Durations are seconds, sizes are bytes. Descriptions, e
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from cdc_audit.model.anchor import parse_target
+from cdc_audit.model.anchor import HttpTarget, parse_target
+from cdc_audit.model.retention import PRESETS, Policy, parse_span
 
 _TablePattern = Annotated[str, Field(pattern=r"^[^.]+\.[^.]+$")]
 
@@ -210,6 +211,63 @@ class Ledger(_Section):
         return value
 
 
+class Retention(_Section):
+    """``[retention]``: how long rows stay in the audit database, and where archives are. Only cdc-audit archive run moves any."""
+
+    preset: Literal["default", "hipaa", "pci"] = Field(
+        default="default",
+        description="what hot and keep are unless they are said: 1 and 7 years, hipaa 1 and 6 years, pci 3 months and 1 year",
+    )
+    hot: str = Field(
+        default="",
+        description="how long rows stay in the audit database after the end of their month",
+        examples=["3 months"],
+    )
+    keep: str = Field(
+        default="",
+        description="how long they are kept at all, there or in an archive",
+        examples=["7 years"],
+    )
+    archive: str = Field(
+        default="",
+        description="where archives are kept: file:/folder or s3://bucket/prefix?mode=COMPLIANCE&days=2555",
+        examples=["file:/mnt/elsewhere/archive"],
+    )
+
+    @field_validator("hot", "keep")
+    @classmethod
+    def _is_span(cls, value: str) -> str:
+        if value:
+            parse_span(value)
+        return value
+
+    @field_validator("archive")
+    @classmethod
+    def _is_place(cls, value: str) -> str:
+        try:
+            is_place = not value or not isinstance(parse_target(value), HttpTarget)
+        except ValueError:
+            is_place = False
+        if not is_place:
+            raise ValueError("an archive is file:/an/absolute/path or s3://bucket/prefix")
+        return value
+
+    @model_validator(mode="after")
+    def _hot_is_kept(self) -> Self:
+        if self.policy.hot > self.policy.keep:
+            raise ValueError("hot is longer than keep")
+        return self
+
+    @property
+    def policy(self) -> Policy:
+        """The preset, with what was said in its place."""
+        preset = PRESETS[self.preset]
+        return Policy(
+            parse_span(self.hot) if self.hot else preset.hot,
+            parse_span(self.keep) if self.keep else preset.keep,
+        )
+
+
 class Metrics(_Section):
     """``[metrics]``: /metrics, /healthz and /readyz."""
 
@@ -244,5 +302,6 @@ class Config(_Section):
     context: Context = Context()
     redact: Redact = Redact()
     ledger: Ledger = Ledger()
+    retention: Retention = Retention()
     metrics: Metrics = Metrics()
     log: Log = Log()

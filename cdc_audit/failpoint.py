@@ -38,6 +38,13 @@ POINTS = (
     "slot-moved",  # [cli] the slot was made anew or advanced, the ledger does not say so
     "snapshot-adopted",  # [source] a snapshot of tables has begun, they are not locked
     "quarantining",  # [pipeline] a transaction is about to be put into quarantine
+    "archive-rows-kept",  # [trail] a month's rows are in their file, nothing else is
+    "archive-checked",  # [trail] both files are there and were read back, the manifest is not written
+    "archive-manifest-kept",  # [trail] the whole archive is there, the rows are, too
+    "month-closed",  # [sink] the month takes no more rows, none is gone
+    "month-dropped",  # [sink] its partition is dropped, the ledger does not say so, nothing is committed
+    "month-recorded",  # [sink] the ledger says so, nothing is committed
+    "month-retired",  # [cli] COMMIT was answered, nobody was told
 )
 
 

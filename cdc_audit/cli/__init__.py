@@ -38,6 +38,8 @@ _COMMANDS = {
     "report": "A signed report for an auditor: HTML and CSV.",
     "verify": "Is the trail still what the daemon wrote? Names what was altered, removed or inserted.",
     "quarantine": "Go on past a transaction that can't be decoded, and record that it is missing.",
+    "archive": "Old months into files that can be verified without any database; show, verify, restore them.",
+    "hold": "Legal holds: rows under one stay where they are.",
     "erase": "Erase a person's values from the trail; the proof stays whole.",
     "key": "Make, show and replace the key that blocks are signed with.",
     "completion": "Print what makes bash, zsh or fish complete commands and options.",

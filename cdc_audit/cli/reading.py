@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from collections.abc import Iterable
@@ -12,7 +13,9 @@ from psycopg import Connection
 
 from cdc_audit.cli.settings import require_dsn
 from cdc_audit.config import Config
+from cdc_audit.errors import CdcAuditError
 from cdc_audit.postgres import connect
+from cdc_audit.trail.archived import archived
 from cdc_audit.trail.query import parse_time
 from cdc_audit.trail.render import shown
 
@@ -21,8 +24,16 @@ table_argument = click.argument("table", metavar="TABLE")
 
 
 def open_trail(config: Config, dsn: str | None) -> Connection:
-    """The reader's connection: ``--dsn``, else [audit] admin_dsn, else [audit] dsn."""
-    return connect(require_dsn(dsn or config.audit.one_time_dsn, "audit"), side="audit")
+    """The reader's connection: ``--dsn``, else [audit] admin_dsn, else [audit] dsn. Says so where months are archived."""
+    connection = connect(require_dsn(dsn or config.audit.one_time_dsn, "audit"), side="audit")
+    with contextlib.suppress(CdcAuditError):  # what keeps it from being read is the command's own to say
+        if gone := archived(connection, config.audit.audit_schema):
+            rows, months = sum(one.rows for one in gone), sorted(f"{one.month:%Y-%m}" for one in gone)
+            click.echo(
+                f"not looked at: {rows:,} archived rows of {months[0]} to {months[-1]} (cdc-audit archive restore)",
+                err=True,
+            )
+    return connection
 
 
 def moment(text: str | None) -> datetime | None:

@@ -22,7 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from cdc_audit.config import Audit, Batch, Config, Context, Ledger, Log, Metrics, Redact, Source
+from cdc_audit.config import Audit, Batch, Config, Context, Ledger, Log, Metrics, Redact, Retention, Source
 from cdc_audit.errors import SettingError
 from cdc_audit.postgres import parse_dsn
 
@@ -218,6 +218,7 @@ def _layers(file: Path | None) -> type[BaseSettings]:
         context: Context = Context()
         redact: Redact = Redact()
         ledger: Ledger = Ledger()
+        retention: Retention = Retention()
         metrics: Metrics = Metrics()
         log: Log = Log()
 

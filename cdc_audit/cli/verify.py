@@ -16,8 +16,11 @@ from cdc_audit.errors import CheckFailedError, IncompleteEvidenceError, SettingE
 from cdc_audit.seal import proof
 from cdc_audit.seal.signature import key_id
 from cdc_audit.trail.anchor_sources import parse_source, read_source
+from cdc_audit.trail.archive_store import open_store
+from cdc_audit.trail.archive_verify import check_retirements
 from cdc_audit.trail.verify import Report, Request, reading, verify
 from cdc_audit.trail.verify_anchors import Anchors
+from cdc_audit.trail.verify_findings import Finding, Kind
 from cdc_audit.trail.verify_proof import prove
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -47,6 +50,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that read rows."
 )
+@click.option(
+    "--archive",
+    metavar="URL",
+    help="Where archives are: also check that the manifests are those of the ledger.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--proof", "row_id", type=click.IntRange(min=1), help="Write an inclusion proof for a row.")
 @click.option("--check-proof", "proof_file", type=_FILE, help="Check such a proof; needs no database.")
@@ -60,6 +68,7 @@ def command(
     anchor_token_file: Path | None,
     since: str,
     jobs: int,
+    archive: str | None,
     as_json: bool,
     row_id: int | None,
     proof_file: Path | None,
@@ -72,6 +81,9 @@ def command(
     An anchor's bucket is read with all versions of its objects; what was overwritten or deleted there is told.
 
     Personal values that cdc-audit erase has erased are counted; one that is gone without its erasure block is named.
+
+    Rows that cdc-audit archive run has taken out are explained by signed retention blocks, and counted; --archive also compares the
+    manifests of their archives with the ledger. Whether the archives are whole is what cdc-audit archive verify tells.
 
     Give a role that has audit_admin by --dsn (or CDC_AUDIT_AUDIT_ADMIN_DSN); leave the password to ~/.pgpass.
 
@@ -91,7 +103,11 @@ def command(
         return
     anchors = read_anchors(sources, anchor_token_file, schema, keys)
     report = verify(chosen, schema, Request(keys, anchors, since, jobs), Progress(as_json).show)
-    click.echo(_json(report, anchors) if as_json else describe(report, keys, anchors))
+    if archive is not None:
+        harms = check_retirements(open_store(archive), report.retirements)
+        report.findings.extend(Finding(Kind.ALTERED, "trail", 0, 0, f"archive: {one}") for one in harms)
+    told = describe(report, keys, anchors, has_archive=archive is not None)
+    click.echo(_json(report, anchors) if as_json else told)
     _raise(report)
 
 
@@ -107,7 +123,9 @@ def read_anchors(
     return anchors
 
 
-def describe(report: Report, keys: dict[str, bytes], anchors: Anchors | None) -> str:
+def describe(
+    report: Report, keys: dict[str, bytes], anchors: Anchors | None, *, has_archive: bool = False
+) -> str:
     """What was verified, with what, and what was found, as lines for people."""
     lines = [
         f"read {report.blocks:,} blocks (from {report.first_block}) and {report.rows:,} rows in {report.seconds:.1f} s"
@@ -126,6 +144,12 @@ def describe(report: Report, keys: dict[str, bytes], anchors: Anchors | None) ->
         lines.append(
             f"erased: {report.erased_values:,} values in {report.erased_rows:,} rows by {report.erasures:,} erasure blocks"
         )
+    if report.retirements:
+        gone = sum(one.rows for one in report.retirements)
+        lines.append(
+            f"archived: {gone:,} rows are not here any more, as {len(report.retirements):,} retention blocks say; "
+            + ("their manifests were compared" if has_archive else "archives were not looked at (--archive)")
+        )
     lines += map(str, report.findings)
     if report.uncounted:
         lines.append(f"and {report.uncounted:,} more")
@@ -142,6 +166,7 @@ def _json(report: Report, anchors: Anchors | None) -> str:
         **report._asdict(),
         "last_hash": report.last_hash.hex(),
         "findings": [one._asdict() for one in report.findings],
+        "retirements": [one._asdict() for one in report.retirements],
         "anchor_notes": anchors.notes if anchors else [],
     }
     return orjson.dumps(shown).decode()

@@ -96,6 +96,11 @@ def is_signed_by(public: bytes, block_hash: bytes, signature: bytes) -> bool:
     return _verifies(public, _BLOCK + block_hash, signature)
 
 
+def is_document_signed_by(public: bytes, document: bytes, signature: bytes) -> bool:
+    """Whether the plain signature of a text for people is this raw public key's."""
+    return _verifies(public, document, signature)
+
+
 def _verifies(public: bytes, message: bytes, signature: bytes) -> bool:
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)

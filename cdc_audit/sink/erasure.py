@@ -19,7 +19,6 @@ from cdc_audit.seal.signature import Signer
 from cdc_audit.sink import ledger
 
 _RANGES = 5_000  # in one block: about 100 kB of detail
-_ATTEMPTS = 100  # a daemon that flushes at once may be faster many times
 _SQL = named_sql("cdc_audit.sink", "sql/erasure.sql")
 
 
@@ -57,12 +56,12 @@ def erase(
     with _explained(connection):
         row = connection.execute(_SQL["who"]).fetchone()
         assert row
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ledger.ATTEMPTS):
             try:
                 with connection.transaction():
                     return [_append(connection, schema, one, reason, row[0], signer) for one in pieces]
             except AnotherDaemonError:
-                if attempt == _ATTEMPTS - 1:
+                if attempt == ledger.ATTEMPTS - 1:
                     raise
     raise AssertionError("the last attempt returns or raises")
 

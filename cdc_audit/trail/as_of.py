@@ -160,7 +160,12 @@ def _reach(connection: Connection, schema: str) -> tuple[datetime | None, list[s
         begun = connection.execute(named["begun"]).fetchone()
         holes = connection.execute(named["holes"]).fetchall()
     said = [
-        f"block {block} ({kind}, {written:%Y-%m-%d %H:%M:%S}): changes are missing"
-        for block, kind, written in holes
+        f"block {block} ({kind}, {written:%Y-%m-%d %H:%M:%S}): "
+        + (
+            f"changes of {month} are in an archive (cdc-audit archive restore)"
+            if month
+            else "changes are missing"
+        )
+        for block, kind, written, month in holes
     ]
     return (begun[0] if begun else None), said

@@ -22,6 +22,7 @@ from psycopg.pq import ExecStatus
 
 from cdc_audit.errors import NotPermittedError, SettingError, UnavailableError
 from cdc_audit.postgres import SETTINGS, connect, explain, named_sql
+from cdc_audit.seal.manifest import Retired
 from cdc_audit.seal.personal import Erasure
 from cdc_audit.trail.query import parse_time
 from cdc_audit.trail.verify_anchors import Anchors
@@ -51,7 +52,8 @@ class Request:
 class Report(NamedTuple):
     """What was found. ``missing``: why the evidence is not complete. ``first_block`` to ``last_block`` were read.
 
-    ``erased_values`` personal values in ``erased_rows`` rows were erased, as ``erasures`` blocks say.
+    ``erased_values`` personal values in ``erased_rows`` rows were erased, as ``erasures`` blocks say. ``retirements``: which
+    rows are in archives instead; whether these are whole was not looked at.
     """
 
     findings: list[Finding]
@@ -67,6 +69,7 @@ class Report(NamedTuple):
     erased_values: int
     erased_rows: int
     erasures: int
+    retirements: list[Retired]
     seconds: float
 
 
@@ -131,6 +134,7 @@ def verify(dsn: str, schema: str, request: Request, progress: Progress) -> Repor
         read.erased_values,
         read.erased_rows,
         len(chain.erasures),
+        chain.retirements,
         time.monotonic() - began,
     )
 
@@ -173,16 +177,16 @@ def composed(name: str, schema: str, **values: Any) -> sql.Composed:
 
 def headers(connection: Connection, schema: str, first: int, last: int | None) -> Iterator[Header]:
     """The headers of blocks ``first`` to ``last``, in order."""
-    for row in _copied(connection, composed("headers", schema, first=first, last=last)):
+    for row in copied(connection, composed("headers", schema, first=first, last=last)):
         yield parse_row(row.rstrip(b"\n"))
 
 
 def rows(connection: Connection, schema: str, first: int | None, end: int | None) -> Iterator[bytes]:
     """The rows with ids from ``first`` to before ``end``, in order of id, as COPY prints them; None is without bound."""
-    return _copied(connection, composed("rows", schema, range=_range(first, end)))
+    return copied(connection, composed("rows", schema, range=_range(first, end)))
 
 
-def _copied(connection: Connection, statement: sql.Composed) -> Iterator[bytes]:
+def copied(connection: Connection, statement: sql.Composed) -> Iterator[bytes]:
     """The lines of a COPY, with their line ends. Straight from libpq: that takes half of what psycopg's own loop does."""
     pgconn = connection.pgconn
     result = pgconn.exec_(statement.as_bytes(connection))
@@ -276,7 +280,7 @@ def check_stretch(
     personal = Openings(findings, held(), blocks, Erased(erasures), retired)
     if _has_openings(connection, schema):
         statement = composed("openings", schema, range=_range(first, stretch.end_id))
-        personal.check(_copied(connection, statement))
+        personal.check(copied(connection, statement))
     personal.finish()
     counts = Counts(checker.rows, personal.count, personal.erased_values, personal.erased_rows)
     return findings.sorted(), findings.uncounted, counts

@@ -26,11 +26,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-import orjson
-
 from cdc_audit.model.ledger import Block
 from cdc_audit.seal.block import NO_HASH, header_hash, parse_header
 from cdc_audit.seal.copy_text import NULL
+from cdc_audit.seal.manifest import Retired, retired_of
 from cdc_audit.seal.personal import Erasure, erasure_of
 from cdc_audit.seal.signature import is_signed_by, key_after, succession_of
 from cdc_audit.trail.verify_findings import Findings, Kind
@@ -97,13 +96,18 @@ class Chain:
         self.blocks = 0
         self.signed = 0
         self.anchored = 0
-        self.retired: list[tuple[int, int]] = []
+        self.retirements: list[Retired] = []
         self.erasures: list[Erasure] = []
 
     @property
     def last(self) -> Header | None:
         """The newest header so far."""
         return self._last
+
+    @property
+    def retired(self) -> list[tuple[int, int]]:
+        """The rows that were taken out, as inclusive ranges of ids."""
+        return [one for retirement in self.retirements for one in retirement.ids]
 
     def check(self, header: Header) -> None:
         """The next header."""
@@ -192,13 +196,12 @@ class Chain:
             self._due_key = found.new
 
     def _note_retention(self, block: Block) -> None:
-        """Rows that a ``retention`` block says were taken out: its detail has first_id and last_id."""
+        """Rows that a ``retention`` block says were taken out."""
         if block.kind != "retention":
             return
         try:
-            detail = orjson.loads(block.detail)
-            self.retired.append((int(detail["first_id"]), int(detail["last_id"])))
-        except (ValueError, KeyError, TypeError):
+            self.retirements.append(retired_of(block))
+        except ValueError:
             self._add(Kind.BROKEN, block.block, block.block, "its detail does not name the rows taken out")
 
     def _note_erasure(self, block: Block) -> None:

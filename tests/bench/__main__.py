@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import psycopg
 
-from tests.bench import answers, latency, recorded, sealing, source_cost, throughput, verifying
+from tests.bench import answers, archiving, latency, recorded, sealing, source_cost, throughput, verifying
 from tests.bench.figures import Report
 from tests.bench.stage import Options, Stage
 from tests.bench.workloads import WORKLOADS
@@ -42,6 +42,11 @@ MEASUREMENTS = {
     "verify": Measurement("verify beside COPY TO STDOUT, its memory at two sizes", verifying.run),
     "answers": Measurement(
         "each question on a large trail; --rows 20000000 is the budget's", answers.run, False
+    ),
+    "archive": Measurement(
+        "24 months into a bucket, in peace and through SIGKILLs; --rows 5000000 is the budget's",
+        archiving.run,
+        False,
     ),
     "sealing": Measurement("the daemon with and without hashing and signing", sealing.run),
     "recorded": Measurement("decode, join and seal on a recorded stream", recorded.run),

@@ -12,6 +12,7 @@ from random import Random
 
 from cdc_audit import failpoint
 from tests.faults.scene import POISON, advance, check, kinds, prepared, under_load
+from tests.integration.trail.archiving import POINTS as ARCHIVING
 from tests.support.daemon import DaemonProcess, cdc_audit, initialised, until
 from tests.support.databases import Databases
 
@@ -33,7 +34,7 @@ UNDER_LOAD = {
     "acknowledged": 4,
     "before-anchor": 1,
 }
-ELSEWHERE = {"reconciling", "migrating", "slot-moved", "quarantining", "snapshot-adopted"}
+ELSEWHERE = {"reconciling", "migrating", "slot-moved", "quarantining", "snapshot-adopted", *ARCHIVING}
 
 
 def armed(env: dict[str, str], point: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 select written_at from {schema}.ledger order by block limit 1
 
 -- name: holes
-select block, kind, written_at at time zone 'UTC'
+select block, kind, written_at at time zone 'UTC', case kind when 'retention' then detail ->> 'month' end
   from {schema}.ledger
- where kind in ('gap', 'divergence')
+ where kind in ('gap', 'divergence', 'retention')
  order by block

@@ -59,6 +59,10 @@ class LedgerWriter:
             detail={"database": "shop", "plugin": "wal2json"}, signer=self.signer,
         )  # fmt: skip
 
+    def go_on(self, lsn: int) -> None:
+        """The ledger's last block ends here."""
+        self._lsn = lsn
+
     def bare(self, kind: str, **detail: object) -> None:
         self._lsn += 16
         ledger.append(

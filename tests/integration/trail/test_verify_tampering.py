@@ -280,7 +280,8 @@ def drop_as_retention(admin: Superuser) -> None:
     """What the daemon itself would do, but for its key."""
     admin.do(
         "drop table audit.audit_logs_2026_10",
-        "update audit.ledger set kind = 'retention', detail = '{\"first_id\": 1, \"last_id\": 6}' where block = 10",
+        """update audit.ledger set kind = 'retention', detail = '{"ids": [[1, 6]], "rows": 6, "month": "2026-10",
+           "manifest": {"name": "n", "sha256": "00"}}' where block = 10""",
     )
     admin.rehash_blocks(10, 10)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -157,10 +158,13 @@ def test_an_anchor_holds_its_block_and_all_before_it() -> None:
     assert judged([], anchors={1: b"x" * 32})[0] == ["tail cut off 0-1"]
 
 
+def retired(ids: list[list[int]], rows: int) -> str:
+    manifest = {"name": "audit/manifests/2026-10.txt", "sha256": "00"}
+    return json.dumps({"month": "2026-10", "ids": ids, "rows": rows, "manifest": manifest})
+
+
 def test_rows_may_be_gone_where_a_retention_block_names_their_whole_block() -> None:
-    headers = chained(
-        {"rows": 3}, {"rows": 2}, {"kind": "retention", "detail": '{"last_id": 3, "first_id": 1}'}
-    )
+    headers = chained({"rows": 3}, {"rows": 2}, {"kind": "retention", "detail": retired([[1, 3]], 3)})
     chain = Chain(Findings(), keys={}, anchors={})
     for header in headers:
         chain.check(header)
@@ -171,7 +175,16 @@ def test_rows_may_be_gone_where_a_retention_block_names_their_whole_block() -> N
         "removed row 3-3",
     ]
     assert looked_at(headers, [], chain.retired) == ["removed row 4-5"]
-    assert judged(chained({"kind": "retention", "detail": "{}"}))[0] == ["chain broken 1-1"]
+    for detail in (
+        "{}",
+        "[]",
+        retired([[1, 3]], 2),
+        retired([[2, 4]], 3),
+        retired([[3, 1]], -1),
+        retired([], 0),
+    ):
+        broken = chained({"rows": 3}, {"kind": "retention", "detail": detail})
+        assert judged(broken)[0] == ["chain broken 2-2"], detail
 
 
 def test_altered_rows_are_named_as_long_as_there_are_few() -> None:

@@ -1,0 +1,199 @@
+"""Where archives are kept: named files in a folder or, as objects, in a bucket.
+
+Names are relative, with ``/``; a ledger's own begin with its schema's name. What is put replaces what had that name, whole or not
+at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from cdc_audit import remote
+from cdc_audit.errors import SettingError, UnavailableError
+from cdc_audit.model.anchor import FileTarget, HttpTarget, S3Target, parse_target
+
+_ATTEMPTS = 10
+_PIECE = 1 << 20
+_MISSING = {"404", "NoSuchKey", "NotFound"}
+
+
+class Store(Protocol):
+    """A place for archives. Errors are UnavailableError and SettingError; FileNotFoundError where there is no such name."""
+
+    @property
+    def name(self) -> str:
+        """How it is called; holds nothing secret."""
+
+    def put(self, name: str, file: IO[bytes]) -> None:
+        """Keep the whole file, durably, under a name."""
+
+    def open(self, name: str) -> IO[bytes]:
+        """What is kept under a name, to be read and sought in."""
+
+    def names(self, folder: str) -> list[str]:
+        """All names that begin with this folder's, sorted; "" is all."""
+
+
+def open_store(text: str) -> Store:
+    """The place that ``[retention] archive`` names. Raises SettingError."""
+    if not text:
+        raise SettingError(
+            "it is not said where archives are",
+            remedy="set archive in section [retention] of cdc-audit.toml, or CDC_AUDIT_RETENTION_ARCHIVE, to file:/folder or s3://bucket/prefix",
+        )
+    try:
+        target = parse_target(text)
+    except ValueError:
+        target = HttpTarget("")
+    match target:
+        case FileTarget():
+            return Folder(Path(target.path))
+        case S3Target():
+            remote.require_boto3()
+            return Bucket(target)
+    raise SettingError(
+        "an archive is kept in a folder or a bucket",
+        remedy="say file:/an/absolute/path or s3://bucket/prefix",
+    )
+
+
+def digest_of(file: IO[bytes]) -> str:
+    """The SHA-256 of a whole file, in hexadecimal digits."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while piece := file.read(_PIECE):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+class Folder:
+    """A folder; it must be there, so that a disk that is not mounted is noticed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.name = f"file:{path}"
+
+    def put(self, name: str, file: IO[bytes]) -> None:
+        """See ``Store``: a file beside it, made durable, takes its place."""
+        target = self._path / name
+        part = target.with_name(target.name + ".part")
+        with self._explained():
+            if not self._path.is_dir():
+                raise SettingError(f"{self.name} is not a folder", remedy=f"mkdir {self._path}, or mount it")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.seek(0)
+            with part.open("wb") as copy:
+                shutil.copyfileobj(file, copy, _PIECE)
+                copy.flush()
+                os.fsync(copy.fileno())
+            part.replace(target)
+            for folder in (target.parent, *target.parent.relative_to(self._path).parents):
+                self._sync(self._path / folder)
+
+    def open(self, name: str) -> IO[bytes]:
+        """See ``Store``."""
+        with self._explained():
+            return (self._path / name).open("rb")
+
+    def names(self, folder: str) -> list[str]:
+        """See ``Store``. Files that a process which was killed has left half are none."""
+        with self._explained():
+            if not self._path.is_dir():
+                raise SettingError(f"{self.name} is not a folder", remedy=f"mkdir {self._path}, or mount it")
+            found = (
+                one for one in (self._path / folder).rglob("*") if one.is_file() and one.suffix != ".part"
+            )
+            return sorted(one.relative_to(self._path).as_posix() for one in found)
+
+    @staticmethod
+    def _sync(folder: Path) -> None:
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise UnavailableError(f"archive {self.name}: {error.strerror}") from error
+
+
+class Bucket:
+    """Objects of an S3 bucket, each locked for as long as the target says; S3 checks what it gets by SHA-256."""
+
+    def __init__(self, target: S3Target) -> None:
+        self._target = target
+        self.name = target.name
+        self._client: Any = None
+
+    def put(self, name: str, file: IO[bytes]) -> None:
+        """See ``Store``. In parts where it is large; each request is tried again."""
+        target = self._target
+        options: dict[str, Any] = {"ChecksumAlgorithm": "SHA256"}
+        if target.mode:
+            until = datetime.now(UTC) + timedelta(days=target.days)
+            options |= {"ObjectLockMode": target.mode, "ObjectLockRetainUntilDate": until}
+        file.seek(0)
+        client = self._connected()
+        with (
+            self._explained(name),
+            os.fdopen(os.dup(file.fileno()), "rb") as copy,
+        ):  # boto3 closes what it has sent
+            client.upload_fileobj(copy, target.bucket, self._key(name), ExtraArgs=options)
+
+    def open(self, name: str) -> IO[bytes]:
+        """See ``Store``: a copy on this machine, of which nothing is left afterwards."""
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's
+        client = self._connected()
+        with self._explained(name):
+            client.download_fileobj(self._target.bucket, self._key(name), copy)
+        copy.seek(0)
+        return copy
+
+    def names(self, folder: str) -> list[str]:
+        """See ``Store``."""
+        found: list[str] = []
+        client = self._connected()
+        with self._explained(folder):
+            pages = client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._target.bucket, Prefix=self._key(folder)
+            )
+            for page in pages:
+                found += [one["Key"].removeprefix(self._key("")) for one in page.get("Contents", [])]
+        return sorted(found)
+
+    def _key(self, name: str) -> str:
+        return f"{self._target.prefix}/{name}".lstrip("/")
+
+    def _connected(self) -> Any:
+        self._client = self._client or remote.s3_client(attempts=_ATTEMPTS)
+        return self._client
+
+    @contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        from boto3.exceptions import Boto3Error
+
+        try:
+            with remote.s3_errors():
+                yield
+        except remote.RefusedError as error:
+            if error.code in _MISSING:
+                raise FileNotFoundError(name) from None
+            raise UnavailableError(f"archive {self.name}: {error.message}") from error
+        except UnavailableError as error:
+            raise UnavailableError(f"archive {self.name}: {error.message}") from error
+        except Boto3Error as error:
+            raise UnavailableError(f"archive {self.name}: {type(error).__name__}") from error
