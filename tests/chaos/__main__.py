@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from tests.chaos.plan import WEIGHTS
 from tests.chaos.run import Run
 
 
@@ -20,9 +21,17 @@ def main() -> None:
     parser.add_argument(
         "--rate", type=float, default=360.0, help="transactions a second that the load aims at"
     )
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        choices=WEIGHTS,
+        metavar="FAULT",
+        help="a fault to leave out; without kill the daemon lives from beginning to end, and its memory says whether it grows",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
-    run = Run(seed=given.seed, seconds=given.minutes * 60, rate=given.rate, say=_say)
+    run = Run(seed=given.seed, seconds=given.minutes * 60, rate=given.rate, say=_say, without=given.without)
     report = run.run()
     print(report.as_text())
     if given.json:

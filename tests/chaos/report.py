@@ -15,6 +15,10 @@ COUNTS = ("lost", "duplicated", "wrong", "reordered", "misattributed")
 _SLOWEST = 5  # that are told
 RETAINED_LIMIT = 32 * 1024 * 1024  # bytes of WAL that the source may keep for the slot
 DRAIN = 60.0  # seconds within which it must be under the limit again
+_RECOVERY_LIMIT = 5.0  # seconds from a fault's end, for 95 of 100 faults
+_SLOPE_LIMIT = 1.0  # MB of memory an hour
+_LONG = 290.0  # seconds of a run from which on its speed counts: shorter ones go on beside other tests
+PART = 300.0  # seconds of each of ``memory_floors``
 
 
 @dataclass(slots=True)
@@ -60,7 +64,7 @@ class Report:
     recoveries: list[tuple[str, float]] = field(default_factory=list)  # fault and seconds
     noticed: list[float] = field(default_factory=list)  # seconds until a half-open connection was given up
     peak_memory: float = 0.0  # MB
-    memory_slope: float | None = None  # MB an hour
+    memory_floors: list[float] = field(default_factory=list)  # MB, the least in each ``PART``
     retention: Retention = field(default_factory=Retention)
     problems: list[str] = field(default_factory=list)
 
@@ -73,13 +77,28 @@ class Report:
             self.examples += [f"{kind}: {one}" for kind, some in difference.examples.items() for one in some]
 
     @property
+    def memory_slope(self) -> float | None:
+        """MB an hour, by least squares through the floors after the first, which is warm-up; None for too few."""
+        floors = list(enumerate(self.memory_floors))[1:]
+        if len(floors) < 3:
+            return None
+        return statistics.linear_regression(*zip(*floors, strict=True)).slope * 3600 / PART
+
+    @property
     def failures(self) -> list[str]:
         """Why the run failed; empty if the promise held."""
         different = [f"{self.counts[name]} {name}" for name in COUNTS if self.counts[name]]
         unverified = [] if self.is_verified else ["verify is not green"]
         is_kept = not self.retention.is_under or self.retention.longest > DRAIN
         kept = ["the source keeps too much WAL for the slot"] if is_kept else []
-        return [*different, *unverified, *kept, *self.problems]
+        return [*different, *unverified, *kept, *self._slow(), *self.problems]
+
+    def _slow(self) -> Iterator[str]:
+        recovery = _quantile([seconds for _, seconds in self.recoveries], 95)
+        if self.seconds >= _LONG and recovery is not None and recovery > _RECOVERY_LIMIT:
+            yield f"the trail takes {recovery} s to go on"
+        if self.memory_slope is not None and self.memory_slope > _SLOPE_LIMIT:
+            yield f"the daemon's memory grows by {self.memory_slope:.1f} MB an hour"
 
     def as_json(self) -> dict[str, Any]:
         """The same as ``as_text``, for programs."""
@@ -105,6 +124,7 @@ class Report:
             ],
             "half_open_noticed_max": round(max(self.noticed, default=0.0), 1),
             "memory_peak_mb": round(self.peak_memory, 1),
+            "memory_floors_mb": [round(one, 1) for one in self.memory_floors],
             "memory_slope_mb_per_hour": None if self.memory_slope is None else round(self.memory_slope, 1),
             "retained_bytes_most": self.retention.most,
             "retained_bytes_at_end": self.retention.last,
@@ -123,7 +143,7 @@ class Report:
         yield f"  {self.transactions:,} transactions ({rate}), {self.changes:,} changes"
         yield f"  {'fault':14}{'done':>6}{'seen':>6}"
         for kind in WEIGHTS:
-            missing = "  (can't be done here)" if kind in self.left_out else ""
+            missing = "  (left out)" if kind in self.left_out else ""
             yield f"  {kind:14}{self.done[kind]:6}{self.seen[kind]:6}{missing}"
         yield f"  {'all':14}{self.done.total():6}{self.seen.total():6}"
         if self.unseen:
@@ -144,7 +164,8 @@ class Report:
             if self.memory_slope is None
             else f"{self.memory_slope:+.1f} MB an hour after warm-up"
         )
-        yield f"  the daemon's memory: {self.peak_memory:.0f} MB at most, {slope}"
+        floors = ", ".join(f"{one:.1f}" for one in self.memory_floors)
+        yield f"  the daemon's memory: {self.peak_memory:.0f} MB at most, at least {floors} MB in 5 minutes each: {slope}"
         kept = (
             f"{self.retention.most / 2**20:.0f} MB at most, {self.retention.last / 2**20:.0f} MB at the end"
         )

@@ -5,31 +5,40 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psycopg
 
 from tests.chaos import faults
 from tests.chaos.plan import WEIGHTS, Fault, plan
-from tests.chaos.report import DRAIN, Report
+from tests.chaos.report import DRAIN, PART, Report
 from tests.chaos.stage import Load, Stage
 from tests.chaos.watch import Watch, retained_bytes
 from tests.support.oracle import wait_for
 
 ROUND = 300.0  # seconds
-_WARM_UP = 60.0
+_CHECKPOINT_EVERY = 5.0
 _LINE_EVERY = 10.0
 _CATCH_UP = 180.0  # seconds that the trail may take after a round's load has ended
 
 
 class Run:
-    """``say`` gets a line now and then. ``rate`` is in transactions a second."""
+    """``say`` gets a line now and then. ``rate`` is in transactions a second, ``without`` names kinds of faults to leave out."""
 
-    def __init__(self, *, seed: int, seconds: float, rate: float, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int,
+        seconds: float,
+        rate: float,
+        say: Callable[[str], None],
+        without: Sequence[str] = (),
+    ) -> None:
         self._seconds = seconds
         self._rate = rate
         self._say = say
+        self._without = tuple(without)
         self._report = Report(seed)
         self._compared = 0  # the trail's id up to which all is compared
 
@@ -37,9 +46,10 @@ class Run:
         """All of it, on servers made for it."""
         with tempfile.TemporaryDirectory(prefix="cdc-audit-chaos-") as folder, Stage(Path(folder)) as stage:
             watch = Watch(stage.databases.audit_dsn, stage.daemon_pid)
-            self._report.left_out = () if stage.disk else ("full disk",)
-            for kind in self._report.left_out:
+            impossible = () if stage.disk else ("full disk",)
+            for kind in impossible:
                 self._say(f"{kind}: can't be done here, the other faults share its {WEIGHTS[kind]} %")
+            self._report.left_out = (*self._without, *impossible)
             watch.start()
             try:
                 for number in range(max(1, round(self._seconds / ROUND))):
@@ -69,13 +79,17 @@ class Run:
 
     def _under_load(self, todo: list[Fault], end: float, load: Load, stage: Stage, watch: Watch) -> None:
         """Each fault at its time, in a thread of its own; those of one part of the stage wait for each other."""
-        begun, line_at, threads = time.monotonic(), time.monotonic() + _LINE_EVERY, []
+        begun = time.monotonic()
+        line_at, checkpoint_at, threads = begun + _LINE_EVERY, begun + _CHECKPOINT_EVERY, []
         while (now := time.monotonic()) < end:
             while todo and todo[0].at <= now - begun:
                 threads.append(threading.Thread(target=self._do, args=(todo.pop(0), stage, watch)))
                 threads[-1].start()
             self._look_after(stage, load)
             self._report.retention.note(now, retained_bytes(stage.databases.source_dsn, stage.databases.slot))
+            if now >= checkpoint_at:
+                checkpoint_at += _CHECKPOINT_EVERY
+                stage.offer_restart_point()
             if now >= line_at:
                 line_at += _LINE_EVERY
                 self._say(self._line(load, stage, watch))
@@ -136,7 +150,7 @@ class Run:
         if missed:
             report.problems.append(f"after {missed} faults the trail did not go on")
         report.peak_memory = max((size for _, size in watch.memory), default=0.0)
-        report.memory_slope = watch.memory_slope(_WARM_UP)
+        report.memory_floors = watch.memory_floors(PART)
 
     def _line(self, load: Load, stage: Stage, watch: Watch) -> str:
         report = self._report

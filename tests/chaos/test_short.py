@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from tests.chaos.plan import WEIGHTS, plan
+from tests.chaos.report import PART, RETAINED_LIMIT, Report
 from tests.chaos.run import Run
 
 
@@ -20,6 +21,26 @@ def test_faults_come_in_their_shares_and_a_kind_that_is_left_out_is_shared_out()
     assert min(gaps) >= 1 and max(gaps) <= 4
     others = plan(1, 100_000, without=["full disk"])
     assert {fault.kind for fault in others} == WEIGHTS.keys() - {"full disk"}
+
+
+def test_a_run_fails_that_recovers_slowly_keeps_wal_or_grows() -> None:
+    def report() -> Report:
+        return Report(1, seconds=1800, is_verified=True, memory_floors=[80.0, 70.0, 70.0, 70.1, 70.0, 70.1])
+
+    assert report().failures == []
+    slow = report()
+    slow.recoveries = [("kill", 0.5)] * 90 + [("kill", 6.0)] * 10
+    assert slow.failures == ["the trail takes 6.0 s to go on"]
+    slow.recoveries = [("kill", 0.5)] * 96 + [("kill", 60.0)] * 4
+    assert slow.failures == []
+    kept = report()
+    for second in range(62):
+        kept.retention.note(float(second), RETAINED_LIMIT)
+    kept.retention.note(62.0, 0)
+    assert kept.failures == ["the source keeps too much WAL for the slot"]
+    growing = report()
+    growing.memory_floors = [80.0, *(70 + n * 1.1 * PART / 3600 for n in range(5))]
+    assert growing.failures == ["the daemon's memory grows by 1.1 MB an hour"]
 
 
 def test_three_quarters_of_a_minute_of_chaos_lose_and_repeat_nothing() -> None:
