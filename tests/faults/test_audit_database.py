@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -33,20 +34,22 @@ def own(source_cluster: Server, private_cluster: Callable[..., Server]) -> Itera
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 MB, which only root can make."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True)
-    if done.returncode:
-        pytest.skip("a full disk needs a file system of its own, and so root")
-    for parent in (folder, *folder.parents):
-        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o055)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
+def small_disk() -> Iterator[Path]:
+    """A file system of 64 MB, which only root can make; not in pytest's folder: any other pytest closes that to the server."""
+    with tempfile.TemporaryDirectory(prefix="cdc-audit-disk-") as place:
+        folder = Path(place, "small")
+        folder.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True
+        )
+        if done.returncode:
+            pytest.skip("a full disk needs a file system of its own, and so root")
+        for one in (folder, folder.parent):
+            one.chmod(0o755)
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "-l", folder], check=True)
 
 
 def fill(folder: Path, left: int) -> Path:

@@ -14,7 +14,8 @@ from typing import Self
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from tests.support.daemon import free_port, until
+from cdc_audit.cli.demo.cluster import free_port
+from tests.support.daemon import until
 
 _PLACES = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin"))
 

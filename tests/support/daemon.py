@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from cdc_audit.cli.demo.cluster import free_port
 
 
 def cdc_audit(
@@ -152,10 +153,3 @@ class DaemonProcess:
         """The log's JSON lines of one event."""
         lines = [line for line in self.log_text().splitlines() if line.startswith("{")]
         return [line for line in map(json.loads, lines) if line["event"] == name]
-
-
-def free_port() -> int:
-    """A TCP port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

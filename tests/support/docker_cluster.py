@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import psycopg
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.image import DockerImage
 
-from cdc_audit.cli.demo.cluster import StopMode
+from cdc_audit.cli.demo.cluster import StopMode, free_port
 
 _SIGNALS = {"smart": "SIGTERM", "fast": "SIGINT", "immediate": "SIGQUIT"}
 _MAJOR = os.environ.get("CDC_AUDIT_TEST_PG_MAJOR", "17")
@@ -47,7 +46,7 @@ class DockerCluster:
             buildargs={"MAJOR": _MAJOR},
         )
         # A published port that Docker chooses would be another one after a restart.
-        self._port = _free_port()
+        self._port = free_port()
         self._container = (
             DockerContainer(str(image.build()))
             .with_env("POSTGRES_HOST_AUTH_METHOD", "trust")
@@ -142,10 +141,3 @@ class DockerCluster:
                 time.sleep(0.1)
             else:
                 return
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

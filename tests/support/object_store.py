@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
+from cdc_audit.cli.demo.cluster import free_port
 from tests.support.daemon import until
 
 _KEY, _SECRET = "test", "test-secret"
@@ -38,7 +38,10 @@ class ObjectStore:
 
     def start(self) -> None:
         """Start, on free ports of the loopback; ready when a request is answered."""
-        ports = _free_ports(2 * len(_PARTS))
+        taken: set[int] = set()
+        while len(taken) < 2 * len(_PARTS):
+            taken.add(free_port())
+        ports = list(taken)
         self.port = ports[2 * _PARTS.index("s3")]
         config = self._folder / "s3.json"
         who = {
@@ -129,14 +132,3 @@ class ObjectStore:
         except (BotoCoreError, ClientError):
             return False
         return True
-
-
-def _free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()

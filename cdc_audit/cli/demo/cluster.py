@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -31,6 +32,7 @@ from cdc_audit.postgres import named_sql
 StopMode = Literal["smart", "fast", "immediate"]
 
 _SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+_FIRST_PORT, _PORTS = 20_000, 12_000
 _LONGEST_FOLDER = 70  # bytes: a socket's path holds 107, of which its name and our own folder take some
 
 
@@ -209,7 +211,7 @@ class Cluster:
         if done.returncode != 0:
             raise UnavailableError(f"initdb for {self.name!r} failed: {self.log_text()[-1500:].strip()}")
         if self.tcp:
-            self._port = _free_port()
+            self._port = free_port()
         with (self.data / "postgresql.conf").open("a", encoding="utf-8") as file:
             for key, value in self._configuration().items():
                 quoted = str(value).replace("'", "''")
@@ -295,8 +297,13 @@ def _copied(binaries: Binaries, target: Path) -> Binaries:
     return Binaries(folder, binaries.major, binaries.has_wal2json)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody has; below those from which systems serve outgoing connections, for one of these could
+    be gone by the time it is used.
+    """
+    while True:
+        port = _FIRST_PORT + secrets.randbelow(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import cdc_audit
+from cdc_audit.cli.demo.cluster import free_port
 from cdc_audit.errors import CheckFailedError, UnavailableError
 
 _PROGRAM = [sys.executable, "-m", "cdc_audit"]
@@ -53,7 +53,7 @@ class DaemonProcess:
     """``cdc-audit run`` as a process of its own, with its metrics on a free port of 127.0.0.1."""
 
     def __init__(self, settings: Mapping[str, str], folder: Path) -> None:
-        self.address = f"127.0.0.1:{_free_port()}"
+        self.address = f"127.0.0.1:{free_port()}"
         self.settings = {**settings, "METRICS_LISTEN": self.address}
         self.log = folder / "daemon.log"
         with self.log.open("wb") as log:
@@ -112,10 +112,3 @@ class DaemonProcess:
             return None
         finally:
             connection.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
