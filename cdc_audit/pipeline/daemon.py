@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import time
 from contextlib import suppress
@@ -44,6 +45,7 @@ class Daemon:
         self._waits = waits
         self._stopping = asyncio.Event()
         self._session: Session | None = None
+        self._attempt = 0  # failures in a row
         self._streamed_until = float("-inf")
         self._poison: PoisonError | None = None
         self._poison_times = 0
@@ -76,27 +78,31 @@ class Daemon:
         """Raises the error that stopped the daemon; returns after ``stop``, with the last block anchored or reported."""
         ticking = asyncio.create_task(self._tick())
         anchoring = asyncio.create_task(self._anchors.run())
-        attempt = 0
         try:
-            while not self._stopping.is_set():
-                began = time.monotonic()
-                session = self._session = self._new_session()
-                error = await self._session_error(session)
-                if session.has_streamed:
-                    self._streamed_until = time.monotonic()
-                    self._accept_gap = ""  # a reason is given for one gap, not for all to come
-                if error is None:
-                    if not session.is_superseded:
-                        return
-                    continue
-                is_well = session.has_stored or time.monotonic() - began > _HEALTHY_AFTER
-                attempt = 1 if is_well else attempt + 1
-                await self._recover(error, self._times(error) if isinstance(error, PoisonError) else attempt)
+            while not self._stopping.is_set() and await self._turn():
+                # What a session leaves is megabytes in cycles, and rows make none: the collector would not come for hours.
+                self._session = None
+                gc.collect()
         finally:
             await self._anchors.close()
             anchoring.cancel()
             ticking.cancel()
             self._observer.state("stopped", "the daemon was stopped")
+
+    async def _turn(self) -> bool:
+        """One session, and the wait after it; whether another one is to follow."""
+        began = time.monotonic()
+        session = self._session = self._new_session()
+        error = await self._session_error(session)
+        if session.has_streamed:
+            self._streamed_until = time.monotonic()
+            self._accept_gap = ""  # a reason is given for one gap, not for all to come
+        if error is None:
+            return session.is_superseded
+        is_well = session.has_stored or time.monotonic() - began > _HEALTHY_AFTER
+        self._attempt = 1 if is_well else self._attempt + 1
+        await self._recover(error, self._times(error) if isinstance(error, PoisonError) else self._attempt)
+        return True
 
     def _new_session(self) -> Session:
         return Session(
@@ -164,8 +170,12 @@ class Daemon:
                 **remedy,
             )
             self._observer.reconnected(side)
+        await self._pause(decision.delay)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long, or until told to stop. Apart from what knows the error: a time-out that was caught last keeps its frame."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(decision.delay):
+            async with asyncio.timeout(seconds):
                 await self._stopping.wait()
 
     async def _tick(self) -> None:
