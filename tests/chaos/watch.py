@@ -79,13 +79,7 @@ class Watch:
         return not any(since <= at <= until for at in list(self._advances))
 
     def memory_floors(self, part: float) -> list[float]:
-        """The least memory (MB) in each part of so many seconds: what the daemon does not do without.
-
-        What is above that comes and goes with the backlog after a fault, and stays until its process ends, so that samples of
-        processes that live for seconds differ by 20 MB at the same age. A line through all of them was from -10 to +10 MB an
-        hour steep, by chance. The least of many young processes shows whether a daemon needs more as the trail grows; whether one
-        grows while it lives is to be seen in a run without kills, where it is the same process from beginning to end.
-        """
+        """The least memory (MB) in each part of so many seconds: what the daemon does not do without at that time."""
         floors: dict[int, float] = {}
         for at, size in self.memory:
             number = int(at // part)
