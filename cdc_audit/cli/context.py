@@ -43,7 +43,7 @@ def missing(
     """Changes for which nobody is named, by table and action, with transactions to look at: cdc-audit log --xid.
 
     Application and database user are known where the transaction went through the source's functions without naming
-    anybody; of others the stream says neither.
+    anybody, or the table says whose session it is (source install --sessions); of others the stream says neither.
 
     Exit codes: 0 done (also if something is missing), 2 usage, 69 the audit database is away, 77 the role may not read,
     78 configuration.

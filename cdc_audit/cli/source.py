@@ -31,12 +31,13 @@ def command() -> None:
 
 @command.command("install")
 @click.option("--guc", metavar="NAME", help="Also send this setting of the application's as context.")
+@click.option("--sessions", is_flag=True, help="Also send whose session it is, where nothing else is said.")
 @click.option(
     "--tables",
     "patterns",
     metavar="PATTERN",
     multiple=True,
-    help="With --guc: on which tables; default [source] tables.",
+    help="With --guc or --sessions: on which tables; default [source] tables.",
 )
 @click.option(
     "--revoke-emit", is_flag=True, help="Also take pg_logical_emit_message from PUBLIC (as a superuser)."
@@ -47,21 +48,33 @@ def command() -> None:
 @click.option("--print-sql", is_flag=True, help="Only print what would be run.")
 @with_config
 def install(
-    config: Config, guc: str | None, patterns: Sequence[str], revoke_emit: bool, harden: bool, print_sql: bool
+    config: Config,
+    *,
+    guc: str | None,
+    sessions: bool,
+    patterns: Sequence[str],
+    revoke_emit: bool,
+    harden: bool,
+    print_sql: bool,
 ) -> None:
     """Install or upgrade schema cdc_audit: set_context, log_event, and the key that signs. Can be repeated.
 
     With --guc an application that calls set_config('app.current_user', '{"user_id": "u42"}', true) needs no
     change: a trigger on each table sends the setting as context, once a transaction.
 
+    With --sessions a trigger on each table says which database user, application and address a change comes from, once in a
+    transaction that has said nothing: psql, migrations, jobs. Repeat it for tables made since.
+
     With --harden DDL leaves rows in the trail, too, and the daemon warns of what would hide changes from it.
 
     Example: cdc-audit source install --guc app.current_user --tables 'shop.*'
     """
-    if patterns and not guc:
-        raise UsageError("--tables needs --guc: it says on which tables that setting is sent")
-    if print_sql and (guc or revoke_emit):
-        raise UsageError("--print-sql prints the installation and --harden, not --guc or --revoke-emit")
+    if patterns and not (guc or sessions):
+        raise UsageError("--tables needs --guc or --sessions: it says on which tables those are sent")
+    if print_sql and (guc or sessions or revoke_emit):
+        raise UsageError(
+            "--print-sql prints the installation and --harden, not --guc, --sessions or --revoke-emit"
+        )
     role = daemon_role(config)
     with _source(config) as source:
         if print_sql:
@@ -73,11 +86,13 @@ def install(
         click.echo("schema cdc_audit " + ("installed" if before is None else "was there: brought up to date"))
         if role is not None:
             click.echo(f"role {role} may read the signing keys")
+        where = _patterns(patterns) or config.source.tables
         if guc:
-            done = installation.install_guc_bridge(
-                source, guc, _patterns(patterns) or config.source.tables, config.source.exclude
-            )
+            done = installation.install_guc_bridge(source, guc, where, config.source.exclude)
             _report(done, f"send {guc} as context")
+        if sessions:
+            done = installation.install_session_triggers(source, where, config.source.exclude)
+            _report(done, "say whose session it is, where nothing else is said")
         if harden:
             installation.harden(source)
             click.echo("event triggers tell the trail of DDL: " + ", ".join(hardening.EVENT_TRIGGERS))

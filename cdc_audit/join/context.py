@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from cdc_audit.model.context import Context, ContextKey, Trust
+from cdc_audit.model.context import NO_CONTEXT, Context, ContextKey, Trust
 from cdc_audit.model.jsonb import NotJsonbError, canonical
 from cdc_audit.model.lsn import parse_lsn
 
@@ -95,6 +95,26 @@ def to_context(said: Said) -> Context:
     except NotJsonbError:
         raw = orjson.dumps(said.fields).decode("utf-8", "replace")
         return Context(Trust.INVALID, rest=_rest({"raw": _printable(raw)}))
+
+
+def of_session(said: Said) -> Context:
+    """What ``source install --sessions`` says where nobody else said anything: still nobody by name (trust none), but the
+    server's word on database user and application; ``rest`` marks it and has the address and how far that is believed.
+
+    A forged or invalid one is what such a context is; one that isn't signed says nothing.
+    """
+    if said.trust in (Trust.FORGED, Trust.INVALID):
+        return to_context(said)
+    if not said.db_user:
+        return NO_CONTEXT
+    mark = _session_mark(said.trust, _text(said.fields, "client_addr"))
+    return NO_CONTEXT._replace(rest=mark, db_user=said.db_user, application_name=said.application_name)
+
+
+@lru_cache(maxsize=1024)
+def _session_mark(trust: Trust, address: str) -> str:
+    session = {"trust": trust.value} | ({"client_addr": address} if address else {})
+    return _rest({"session": session})
 
 
 def _known_columns(said: Said, fields: dict[str, Any]) -> Context:

@@ -2,9 +2,9 @@
 
 Content as for contexts (``join.context``), with ``event`` (ddl_command_end, sql_drop, table_rewrite), ``tag``, ``object_type``,
 ``identity``, ``schema`` and ``table`` (the one concerned, if there is one); of a table also ``persistence``,
-``replica_identity``, ``has_identity``, ``root`` ([schema, table], of a partition), ``context_trigger`` (true where one says who
-acts, ``source install --guc``), and under ``was`` those of them that the command changed; of a rewrite its ``reason``. Never the
-query's text.
+``replica_identity``, ``has_identity``, ``root`` ([schema, table], of a partition), ``context_trigger`` and ``session_trigger``
+(true where one says who acts, ``source install --guc``, or whose session it is, ``--sessions``), and under ``was`` those of
+them that the command changed; of a rewrite its ``reason``. Never the query's text.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _lost(data: Mapping[str, Any], was: Mapping[str, Any], *, is_covered: bool) 
     lost_identity = was.get("has_identity") is True and data.get("has_identity") is False
     if lost_identity or was.get("replica_identity") == "full":
         kinds.append(AlertKind.REPLICA_IDENTITY)
-    if was.get("context_trigger") is True:
+    if was.get("context_trigger") is True or was.get("session_trigger") is True:
         kinds.append(AlertKind.DROPPED_TRIGGER)
     return kinds
 

@@ -1,9 +1,9 @@
 """Transactions and their contexts.
 
 A context counts from its place to the end of the transaction or to the next context; changes before the first one take the
-first. It never crosses transactions. For this a transaction is held back, up to ``hold_rows`` changes or ``hold_bytes`` of
-messages; a larger one flows on in parts, and a first context that comes only then counts from its place and is recorded as an
-event of its own (action ``CONTEXT``).
+first. Changes without any take what a trigger has said of their session, if it has. Neither crosses transactions. For this a
+transaction is held back, up to ``hold_rows`` changes or ``hold_bytes`` of messages; a larger one flows on in parts, and a first
+context that comes only then counts from its place and is recorded as an event of its own (action ``CONTEXT``).
 """
 
 from __future__ import annotations
@@ -37,12 +37,16 @@ class Joiner:
         self._context_prefix = f"{prefix}.context"
         self._event_prefix = f"{prefix}.event"
         self._ddl_prefix = f"{prefix}.ddl"
+        self._session_prefix = f"{prefix}.session"
         self._foreign = frozenset(foreign.prefixes(accept))
         self._hold_rows = hold_rows
         self._hold_bytes = hold_bytes
         self._keys: Mapping[str, ContextKey] = {}
         self._transaction: Begin | None = None
         self._context: Context | None = None
+        self._session = (
+            NO_CONTEXT  # stands where there is no context, wherever in the transaction it was said
+        )
         self._held: list[tuple[Context | None, list[Change | ReadEvent]]] = []
         self._changes: list[Change | ReadEvent] = []
         self._held_rows = 0
@@ -106,6 +110,7 @@ class Joiner:
             raise StreamError("a transaction begins inside another one")
         self._transaction = begin
         self._context = None
+        self._session = NO_CONTEXT
         self._held_bytes = self._held_rows = 0
         self._is_flowing = self._has_started = False
 
@@ -130,6 +135,9 @@ class Joiner:
         elif message.prefix == self._context_prefix:
             said = read_context.read(message.content, kind="context", xid=xid, keys=self._keys)
             self._turn(read_context.to_context(said))
+        elif message.prefix == self._session_prefix:
+            said = read_context.read(message.content, kind="session", xid=xid, keys=self._keys)
+            self._session = read_context.of_session(said)
         elif message.prefix in self._foreign:
             if self._context is None and foreign.counts_from_its_place(message.prefix):
                 self._held.append((NO_CONTEXT, self._changes))
@@ -152,6 +160,9 @@ class Joiner:
         if is_late:
             self._changes.append(ReadEvent(ApplicationEvent("CONTEXT", "", "", b""), None, context.trust))
 
+    def _or_session(self, context: Context | None) -> Context:
+        return self._session if context is None or context == NO_CONTEXT else context
+
     def _lone_event(self, message: Message, sent_at: str) -> Stretch:
         event = read_event(message.content, xid=None, keys=self._keys, lsn=message.lsn)
         at = event.at if _TIMESTAMP.fullmatch(event.at) else sent_at
@@ -165,9 +176,9 @@ class Joiner:
         self._held_bytes = self._held_rows = 0
         parts: list[tuple[Context, list[Change]]] = []
         for context, changes in held:
-            parts.extend(_split(context or NO_CONTEXT, changes))
+            parts.extend(_split(self._or_session(context), changes))
         if not parts and (ends or not self._has_started):
-            parts = [(self._context or NO_CONTEXT, [])]
+            parts = [(self._or_session(self._context), [])]
         for number, (context, run) in enumerate(parts):
             last = number == len(parts) - 1
             starts = not self._has_started

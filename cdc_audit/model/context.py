@@ -31,6 +31,13 @@ class Context(NamedTuple):
     db_user: str = ""
     application_name: str = ""
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether nobody said who acts: there is no context, or an empty one."""
+        if self.trust is Trust.NONE:
+            return True
+        return self.trust in (Trust.SIGNED, Trust.ASSERTED) and not any(self[1:6])
+
 
 NO_CONTEXT = Context(Trust.NONE)
 

@@ -33,7 +33,9 @@ class BlockCounts(NamedTuple):
     rows_by_action: Mapping[str, int]
     rows_by_trust: Mapping[str, int]
     suppressed_by_table: Mapping[str, int]
-    untrusted_by_table: Mapping[str, int]  # rows without any context, by schema.table
+    missing_rows: Mapping[
+        tuple[str, str], int
+    ]  # without any context, by schema.table and application ("": unknown)
     redacted_values: int
 
 

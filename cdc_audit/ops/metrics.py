@@ -1,7 +1,7 @@
 """Every metric, by name. The only module that imports prometheus_client.
 
 Names, labels and units are a public interface (README). Labels are bounded: tables, actions, never users
-or records, and no metric ever holds a row value.
+or records, and no metric ever holds a row value. Of applications' names only the first 50 are told apart.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from cdc_audit.model.alert import AlertKind
 from cdc_audit.ops.lag import Lag
 
 _PREFIX = "cdc_audit"
+_MAX_APPLICATIONS = 50
 # pg_replication_slots.wal_status; all are always exported, so that an alerting rule can name one.
 WAL_STATUSES = ("reserved", "extended", "unreserved", "lost")
 _COMMIT_TO_DURABLE = (
@@ -44,6 +45,7 @@ class Metrics:
         self._clock = clock
         self._lag = Lag(clock())
         self._state = "starting"
+        self._applications: set[str] = set()
         ProcessCollector(registry=self._registry)
         Info(
             f"{_PREFIX}_build",
@@ -96,6 +98,14 @@ class Metrics:
         for label, amount in amounts.items():
             counter.labels(label).inc(amount)
 
+    def without_context(self, amounts: Mapping[tuple[str, str], int]) -> None:
+        """Add rows by table and application; the names of applications are anybody's, so only so many are told apart."""
+        for (table, application), amount in amounts.items():
+            if len(self._applications) < _MAX_APPLICATIONS:
+                self._applications.add(application)
+            known = application if application in self._applications else "other"
+            self.rows_without_context_total.labels(table, known or "unknown").inc(amount)
+
     def _make_slot_metrics(self) -> None:
         self.ready = self._gauge("ready", "1 while the trail is being written; 0: /readyz says why it isn't.")
         self.replication_lag_bytes = self._gauge(
@@ -138,7 +148,10 @@ class Metrics:
         for trust in ("none", "asserted", "signed", "forged", "invalid"):
             self.context_rows_total.labels(trust)
         self.rows_without_context_total = self._counter(
-            "rows_without_context_total", "Audit rows of which nobody said who acted, by table.", "table"
+            "rows_without_context_total",
+            f"Audit rows of which nobody said who acted, by table and application (of {_MAX_APPLICATIONS} names).",
+            "table",
+            "application",
         )
         self.suppressed_changes_total = self._counter(
             "suppressed_changes_total",

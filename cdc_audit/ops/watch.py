@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -33,7 +34,8 @@ _DDL_REMEDIES = {
     AlertKind.UNLOGGED: "alter table {table} set logged;",
     AlertKind.REWRITE: "find out whether it changed values: no row of the trail shows that",
     AlertKind.RENAME_OUT_OF_SCOPE: "add its new name (cdc-audit log --action DDL) to [source] tables",
-    AlertKind.DROPPED_TRIGGER: "if it was cdc_audit_context: cdc-audit source install --guc NAME --tables '{table}'",
+    AlertKind.DROPPED_TRIGGER: "if it was cdc_audit_context or cdc_audit_session: cdc-audit source install"
+    " --guc NAME, or --sessions, --tables '{table}'",
     AlertKind.DROPPED_TABLE: "if it was not meant to be, find out who did it: cdc-audit log --action DDL",
     AlertKind.UNTOLD: "find out what was done; then cdc-audit source install --harden",
     AlertKind.EVENT_TRIGGER: "find out who did it; then cdc-audit source install --harden",
@@ -133,7 +135,7 @@ class Watch:
         metrics.count(metrics.rows_total, counts.rows_by_action)
         metrics.count(metrics.context_rows_total, counts.rows_by_trust)
         metrics.count(metrics.suppressed_changes_total, counts.suppressed_by_table)
-        metrics.count(metrics.rows_without_context_total, counts.untrusted_by_table)
+        metrics.without_context(counts.missing_rows)
         metrics.redacted_values_total.inc(counts.redacted_values)
         _log().debug(
             "block_committed",
@@ -208,7 +210,10 @@ class Watch:
 
     def _report_floods(self, counts: BlockCounts, now: float) -> None:
         found = [(_SUPPRESSED[0], table, n) for table, n in counts.suppressed_by_table.items()]
-        found += [(_WITHOUT_CONTEXT[0], table, n) for table, n in counts.untrusted_by_table.items()]
+        missing: Counter[str] = Counter()
+        for (table, _), n in counts.missing_rows.items():
+            missing[table] += n
+        found += [(_WITHOUT_CONTEXT[0], table, n) for table, n in missing.items()]
         found.append((_FORGED[0], "", counts.rows_by_trust.get("forged", 0)))
         found.append((_INVALID[0], "", counts.rows_by_trust.get("invalid", 0)))
         for event, table, amount in found:

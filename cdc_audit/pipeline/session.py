@@ -384,7 +384,7 @@ class Session:
             sealed.rows_by_action,
             sealed.rows_by_trust,
             sealed.suppressed_by_table,
-            sealed.untrusted_by_table,
+            sealed.missing_rows,
             sealed.redacted_values,
         )
         oldest = sealed.oldest_commit_at

@@ -28,7 +28,7 @@ class Sealed(NamedTuple):
     rows_by_action: Counter[str]
     rows_by_trust: Counter[str]
     suppressed_by_table: Counter[str]
-    untrusted_by_table: Counter[str]
+    missing_rows: Counter[tuple[str, str]]
     redacted_values: int
     alerts: tuple[DdlAlert, ...] = ()
 
@@ -167,7 +167,7 @@ class BlockBuilder:
             lines.rows_by_action,
             self._by_trust,
             lines.suppressed_by_table,
-            lines.untrusted_by_table,
+            lines.missing_rows,
             lines.redacted_values,
         )
         lines.start_counting()

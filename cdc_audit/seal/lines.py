@@ -48,12 +48,14 @@ _MAX_KNOWN_BYTES = 2048
 
 
 class _Shared(NamedTuple):
-    """The fields that all lines of a call have: created_at, the context's, xid and commit_lsn. And whether nobody said who."""
+    """The fields that all lines of a call have: created_at, the context's, xid and commit_lsn. And where nobody said
+    who: the application, "" if it isn't known either; else None.
+    """
 
     created_at: bytes
     who: bytes
     where: bytes
-    is_untrusted: bool
+    missing_of: str | None
 
 
 class LineWriter:
@@ -75,7 +77,7 @@ class LineWriter:
         self.redacted_values = 0
         self.rows_by_action: Counter[str] = Counter()
         self.suppressed_by_table: Counter[str] = Counter()
-        self.untrusted_by_table: Counter[str] = Counter()
+        self.missing_rows: Counter[tuple[str, str]] = Counter()  # by table and application
 
     def set_redaction(self, redaction: Redaction) -> None:
         """Redact by other rules from here on."""
@@ -102,7 +104,8 @@ class LineWriter:
             format_lsn(transaction.end_lsn).encode(),
         )
         who = self._context_fields(context)
-        shared = _Shared(transaction.committed_at.encode(), who, where, context.trust.value == "none")
+        application = context.application_name if context.is_missing else None
+        shared = _Shared(transaction.committed_at.encode(), who, where, application)
         self.openings.share()
         if _compiled is None or self.openings.shared:
             self._write_each(changes, shared, first_id, first_seq, lines, leaves)
@@ -133,7 +136,7 @@ class LineWriter:
         lines: list[bytes],
         leaves: list[bytes],
     ) -> None:
-        created_at, who, where, is_untrusted = shared
+        created_at, who, where, missing_of = shared
         openings, pending = self.openings.shared, self.openings.pending
         plans = self._plans
         for change in changes:
@@ -143,8 +146,8 @@ class LineWriter:
                 plan = found[1] if found is not None else self._plan(shape)
                 fields = self._row_fields(plan, new, old)
                 tail = plan.tail
-                if is_untrusted:
-                    self.untrusted_by_table[plan.table] += 1
+                if missing_of is not None:
+                    self.missing_rows[plan.table, missing_of] += 1
             else:
                 fields, tail = self._other_fields(change)  # type: ignore[arg-type]
             line = b"\t".join((b"%d" % row_id, created_at, *fields, who, tail, where, b"%d" % seq))
@@ -158,8 +161,8 @@ class LineWriter:
 
     def _count(self, plan: Plan, rows: int, shared: _Shared) -> None:
         self.rows_by_action[plan.action] += rows
-        if shared.is_untrusted:
-            self.untrusted_by_table[plan.table] += rows
+        if shared.missing_of is not None:
+            self.missing_rows[plan.table, shared.missing_of] += rows
 
     def _plan(self, shape: Shape) -> Plan:
         found = self._plans.get(id(shape))

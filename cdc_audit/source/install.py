@@ -7,7 +7,7 @@ run with.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -100,10 +100,12 @@ def uninstall(connection: Connection) -> list[str]:
         if _found(connection)["owner"] is None:
             return removed
         removed += hardening.drop_event_triggers(connection)
-        for schema, table in connection.execute(_UNINSTALL["triggers"]).fetchall():
-            statement = sql.SQL(_UNINSTALL["drop_trigger"]).format(table=sql.Identifier(schema, table))
+        for schema, table, trigger in connection.execute(_UNINSTALL["triggers"]).fetchall():
+            statement = sql.SQL(_UNINSTALL["drop_trigger"]).format(
+                table=sql.Identifier(schema, table), trigger=sql.Identifier(trigger)
+            )
             alter(connection, f"{schema}.{table}", statement, removed)
-            removed.append(f"trigger cdc_audit_context on {schema}.{table}")
+            removed.append(f"trigger {trigger} on {schema}.{table}")
         drop = hardening.DROP + sql.SQL(_UNINSTALL["drop_functions"]).format()
         alter(connection, "cdc_audit.context_key", drop, removed)
     return [*removed, "schema cdc_audit with its functions and keys"]
@@ -136,20 +138,22 @@ def install_guc_bridge(
     """
     if not _SETTING.fullmatch(guc) or guc.lower().startswith("cdc_audit."):
         raise UsageError(f"{guc!r} is not the name of an application's setting, like app.current_user")
-    if installed(connection) is None:
-        raise SettingError(
-            "source database: schema cdc_audit is not installed", remedy="cdc-audit source install"
-        )
-    done: list[str] = []
-    for state in tables(connection, patterns, exclude):
-        if state.persistence != "permanent":
-            continue
-        statement = sql.SQL(_SQL["trigger"]).format(
-            table=sql.Identifier(state.schema, state.table), setting=sql.Literal(guc)
-        )
-        alter(connection, state.name, statement, done)
-        done.append(state.name)
-    return done
+    trigger = sql.SQL(_SQL["trigger"])
+    return _put_triggers(
+        connection, patterns, exclude, lambda table: trigger.format(table=table, setting=sql.Literal(guc))
+    )
+
+
+def install_session_triggers(
+    connection: Connection, patterns: Sequence[str], exclude: Sequence[str] = ()
+) -> list[str]:
+    """Let the matching tables say whose session changes them, once in a transaction that has said nothing else.
+
+    For what no application does: psql, migrations, jobs. A statement-level trigger on each table, partitioned or not, that works
+    under session_replication_role = replica, too. Returns the tables' names. Raises UnavailableError if a table is busy.
+    """
+    trigger = sql.SQL(_SQL["session_trigger"])
+    return _put_triggers(connection, patterns, exclude, lambda table: trigger.format(table=table))
 
 
 def revoke_emit(connection: Connection) -> None:
@@ -213,6 +217,24 @@ async def read_keys(connection: AsyncConnection) -> list[ContextKey]:
     with explained():
         async with connection.cursor(row_factory=class_row(ContextKey)) as cursor:
             return await (await cursor.execute(_SQL["keys"])).fetchall()
+
+
+def _put_triggers(
+    connection: Connection,
+    patterns: Sequence[str],
+    exclude: Sequence[str],
+    statement: Callable[[sql.Identifier], sql.Composed],
+) -> list[str]:
+    if installed(connection) is None:
+        raise SettingError(
+            "source database: schema cdc_audit is not installed", remedy="cdc-audit source install"
+        )
+    done: list[str] = []
+    for state in tables(connection, patterns, exclude):
+        if state.persistence == "permanent":
+            alter(connection, state.name, statement(sql.Identifier(state.schema, state.table)), done)
+            done.append(state.name)
+    return done
 
 
 def _blocks(server_version: int, prefix: str, first: bool) -> list[sql.SQL | sql.Composed]:

@@ -19,7 +19,8 @@ def wal2json_options(
 
     ``accept`` names packages whose messages come along (``join.foreign``).
     """
-    messages = [f"{prefix}.context", f"{prefix}.event", f"{prefix}.ddl", *foreign.prefixes(accept)]
+    ours = (f"{prefix}.{kind}" for kind in ("context", "event", "ddl", "session"))
+    messages = [*ours, *foreign.prefixes(accept)]
     options = {
         "format-version": "2",
         "include-xids": "1",

@@ -86,7 +86,7 @@ def bulks(
 def nobody(connection: Connection, schema: str, filters: Filters) -> list[Nobody]:
     """The rows of which nobody said who acted, summed by table, action, database user and application, most first.
 
-    Database user and application are known only of what came through the signing functions.
+    Database user and application are known only of what came through the signing functions, or the sessions' triggers.
     """
     return [Nobody(*row) for row in _asked(connection, schema, "nobody", filters, {})]
 

@@ -104,6 +104,11 @@ def values(row: LogRow) -> list[tuple[str, str]]:
     return [(name, _value(value)) for name, value in image.items()] if isinstance(image, dict) else []
 
 
+def actor(row: LogRow) -> str:
+    """The user; of whom nobody named one, the database's user in parentheses, where that is known."""
+    return row.user_id or row.user_email or (f"({row.db_user})" if row.db_user else "-")
+
+
 def notes(row: LogRow) -> str:
     """How far the user can be believed, unless signed, and what the row lacks, unless it is full."""
     trust = "no context" if row.context_trust == "none" else row.context_trust
@@ -114,7 +119,7 @@ def _cells(row: LogRow) -> tuple[str, ...]:
     name = f"{row.schema_name}.{row.table_name}" if row.schema_name not in {"", "public"} else row.table_name
     texts = (
         row.created_at[:19].replace("T", " "),
-        row.user_id or row.user_email or "-",
+        actor(row),
         row.action,
         name,
         row.record_id if row.record_id is not None else "-",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from cdc_audit.trail.query import LogRow
-from cdc_audit.trail.render import differences, notes, shown, values
+from cdc_audit.trail.render import actor, differences, notes, shown, values
 
 _LONGEST = 10_000
 _IMAGES = {"old_data", "new_data", "changed_fields"}
@@ -22,7 +22,7 @@ def life(rows: Iterable[LogRow], field: str | None = None) -> Iterator[str]:
             row.created_at[:19].replace("T", " "),
             row.action,
             row.record_id if row.record_id is not None else "-",
-            f"by {row.user_id or row.user_email or '-'}" + (f" ({said})" if said else ""),
+            f"by {actor(row)}" + (f" ({said})" if said else ""),
             f"#{row.id}",
         ]
         yield "  ".join(shown(part[:_LONGEST]) for part in parts)

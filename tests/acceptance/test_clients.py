@@ -10,14 +10,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
 from tests.acceptance.clients import crowd
 from tests.support.bouncer import PgBouncer, find_pgbouncer
-from tests.support.databases import new_databases
+from tests.support.databases import new_databases, url
 from tests.support.live import Live, running
 from tests.support.servers import Server
 
@@ -37,7 +35,7 @@ APPLICATIONS = (
 )
 # Django's asynchronous ORM has no transactions: each statement is one.
 TRANSACTIONS_OF_A_REQUEST = {"django_async_site": 2}
-TRANSACTIONS = int(os.environ.get("CDC_AUDIT_TEST_ROWS", "2000"))
+TRANSACTIONS = int(os.environ.get("CDC_AUDIT_TEST_TRANSACTIONS", "2000"))
 
 MISSING = """
 select count(*) filter (where user_id is null), count(*) filter (where user_id <> new_data ->> 'who'),
@@ -56,16 +54,6 @@ def live(
             yield daemon
     finally:
         databases.drop()
-
-
-def url(dsn: str) -> str:
-    """A connection string that every driver understands."""
-    given = conninfo_to_dict(dsn)
-    host, port = str(given["host"]), given["port"]
-    at, query = (
-        (f"@{host}:{port}", "") if "/" not in host else ("@", f"?host={quote(host, safe='')}&port={port}")
-    )
-    return f"postgresql://{given['user']}{at}/{given['dbname']}{query}"
 
 
 def run(name: str, dsn: str, transactions: int, *steps: str, **more: str) -> None:

@@ -232,3 +232,53 @@ def test_missing_contexts_are_found_and_a_check_as_the_application_shows_what_ar
         assert "did not arrive" in done.stderr
     finally:
         ready.source.execute(f'drop owned by "{role}"; drop role "{role}"', dbname=ready.source_name)
+
+
+def test_a_session_in_which_nobody_says_who_acts_is_named_by_its_database_user_and_any_context_wins(
+    ready: Databases, tmp_path: Path
+) -> None:
+    env = ready.environment(BATCH_FLUSH_INTERVAL="0")
+    done = cdc_audit("source", "install", "--sessions", "--tables", "public.t", env=env)
+    assert "say whose session it is, where nothing else is said:\n  public.t\n" in done.stdout
+    say = """select cdc_audit.set_context('{"user_id":"u1"}')"""
+    raw = """select pg_logical_emit_message(true, 'cdc_audit.context', '{"user_id":"u2"}')"""
+    forged = """select pg_logical_emit_message(true, 'cdc_audit.session', 'v1:k:00:{"session_user":"ceo"}')"""
+    transactions: list[list[str]] = [
+        ["insert into loose values (0)", "insert into t values (1)", "update t set v = 'x'"],
+        [say, "insert into t values (2)"],
+        ["insert into t values (3)", say],
+        ["insert into t values (4)", raw],
+        ["savepoint s", say, "rollback to s", "insert into t values (5)"],
+        [forged, say, "insert into t values (6)"],
+        [forged, "insert into loose values (7)"],
+    ]
+    with psycopg.connect(ready.source_dsn, application_name="psql") as source:
+        for statements in transactions:
+            for statement in statements:
+                source.execute(statement.encode())
+            source.commit()
+    ((address,),) = ready.source.execute("select host(inet_client_addr())", dbname=ready.source_name)
+    mark = {"trust": "signed"} | ({"client_addr": address} if address else {})
+    session = ("none", None, "postgres", "psql", {"session": mark})
+    signed = ("signed", "u1", "postgres", "psql", None)
+    query = (
+        "select context_trust, user_id, db_user, application_name, context from audit.audit_logs"
+        " where table_name in ('t', 'loose') order by id"
+    )
+    with DaemonProcess(env, tmp_path / "log") as daemon:
+        until(lambda: len(ready.audit.execute(query, dbname=ready.audit_name)) == 9, "nine rows")
+        unnamed = [
+            daemon.metric("rows_without_context_total", application="psql", table=f"public.{table}")
+            for table in ("t", "loose")
+        ]
+        assert daemon.stop() == 0
+    *rows, last = ready.audit.execute(query, dbname=ready.audit_name)
+    assert rows == [session] * 3 + [signed] * 2 + [("asserted", "u2", None, None, None), session, signed]
+    assert (last[0], last[2], last[4]["claimed"]["session_user"]) == ("forged", None, "ceo")
+    assert unnamed == [3, 1]
+    done = cdc_audit("context", "missing", "--json", env=env)
+    found = {
+        (row["table_name"], row["db_user"], row["rows"]) for row in map(json.loads, done.stdout.splitlines())
+    }
+    assert {("t", "postgres", 2), ("t", "postgres", 1), ("loose", "postgres", 1)} == found
+    assert "(postgres)" in cdc_audit("log", "--table", "t", env=env).stdout

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +15,14 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from tests.acceptance.test_clients import TRANSACTIONS, check
-from tests.support.databases import new_databases
+from tests.acceptance.test_readme_clients import BY, IS_FRESH, block, timed
+from tests.acceptance.test_readme_clients import run as call
+from tests.support.daemon import free_port, until
+from tests.support.databases import new_databases, url
 from tests.support.live import Live, running
 from tests.support.servers import Server
+
+__all__ = ["timed"]  # a fixture
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = Path(__file__).with_name("clients") / "node"
@@ -54,7 +61,7 @@ def folder() -> Path:
     for path in EXAMPLES.iterdir():
         shutil.copy(path, folder)
     blocks = re.findall(r"```js\n// (\S+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert [name for name, _ in blocks] == ["audit-pg.mjs", "audit-prisma.mjs"]
+    assert [name for name, _ in blocks] == ["audit-pg.mjs", "server.mjs", "audit-prisma.mjs"]
     for name, code in blocks:
         (folder / name).write_text(code)
     if not (folder / "node_modules" / ".package-lock.json").exists():
@@ -91,3 +98,41 @@ def test_every_row_is_its_users(live: Live, folder: Path, name: str) -> None:
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     check(live, name, TRANSACTIONS)
+
+
+@pytest.mark.usefixtures("timed")
+def test_a_node_developer(live: Live, folder: Path, tmp_path: Path) -> None:
+    if IS_FRESH:
+        call("npm", "init", "-y", cwd=tmp_path)
+        call("npm", "install", "--no-audit", "--no-fund", "pg", cwd=tmp_path)
+    else:
+        (tmp_path / "node_modules").symlink_to(folder / "node_modules")
+    for name in ("audit-pg.mjs", "server.mjs"):
+        (tmp_path / name).write_text(block(name))
+    live.source.execute("alter table orders alter app set default current_setting('application_name')")
+    port = free_port()
+    env = {"DATABASE_URL": url(live.databases.source_dsn), "PGAPPNAME": "node", "PORT": str(port)}
+    with subprocess.Popen(["node", "server.mjs"], cwd=tmp_path, env={**os.environ, **env}) as server:
+        try:
+            until(lambda: server.poll() is not None or _answers(port, "ann"), "the server answers")
+            for user in ("ben", "o'hara") * 10:
+                assert _answers(port, user)
+        finally:
+            server.terminate()
+    live.settle()
+    assert live.audit.execute(BY, ("node",)).fetchall() == [(0, 21)]
+
+
+def _answers(port: int, user: str) -> bool:
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/", headers={"X-User": user, "Connection": "close"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except ConnectionError:
+        return False
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, ConnectionError):
+            return False
+        raise

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from tests.support.servers import Server
 
@@ -77,3 +79,13 @@ def drop_slots(server: Server, database: str, timeout: float = 10) -> None:
             time.sleep(0.05)
         else:
             return
+
+
+def url(dsn: str) -> str:
+    """A connection string that every driver understands."""
+    given = conninfo_to_dict(dsn)
+    host, port = str(given["host"]), given["port"]
+    at, query = (
+        (f"@{host}:{port}", "") if "/" not in host else ("@", f"?host={quote(host, safe='')}&port={port}")
+    )
+    return f"postgresql://{given['user']}{at}/{given['dbname']}{query}"

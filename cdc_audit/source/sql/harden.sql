@@ -21,8 +21,8 @@ end
 $$;
 
 -- name: functions
--- The facts of a table or partitioned table that isn't temporary, else null. has_identity as in tables.sql; context_trigger is
--- true where `source install --guc` has put its trigger, and null where that is not there or disabled. A repeatable read
+-- The facts of a table or partitioned table that isn't temporary, else null. has_identity as in tables.sql; context_trigger
+-- and session_trigger are true where `source install --guc` and --sessions have put theirs, null where they are not there or disabled. A repeatable read
 -- transaction that alters what others have altered since its snapshot may see a table twice, or as it was before both.
 create or replace function cdc_audit.table_facts(relid oid) returns jsonb
 language sql stable as $$
@@ -46,6 +46,10 @@ language sql stable as $$
         'context_trigger',
         case when exists (
             select from pg_trigger t where t.tgrelid = c.oid and t.tgname = 'cdc_audit_context' and t.tgenabled <> 'D'
+        ) then true end,
+        'session_trigger',
+        case when exists (
+            select from pg_trigger t where t.tgrelid = c.oid and t.tgname = 'cdc_audit_session' and t.tgenabled <> 'D'
         ) then true end
     )
     from pg_class c

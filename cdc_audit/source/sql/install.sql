@@ -121,6 +121,10 @@ begin
     end if;
     if transactional then
         perform pg_logical_emit_message(true, {prefix} || '.' || kind, body);
+        if kind in ('context', 'session') then
+            -- Ends with the transaction, and goes with a savepoint, as the message does.
+            perform set_config('cdc_audit.said', pg_current_xact_id()::text, true);
+        end if;
     else
         perform pg_logical_emit_message(false, {prefix} || '.' || kind, body{flush});
     end if;
@@ -211,8 +215,18 @@ begin
 end
 $$;
 
+-- The trigger's WHEN has found that this transaction has said nothing yet: then the server says whose session it is.
+create or replace function cdc_audit.session_to_stream() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+begin
+    perform cdc_audit.emit('session', true, '{{}}');
+    return null;
+end
+$$;
+
 revoke all on function
-    cdc_audit.rotate_key(), cdc_audit.refusal(jsonb), cdc_audit.emit(text, boolean, jsonb), cdc_audit.context_from_setting()
+    cdc_audit.rotate_key(), cdc_audit.refusal(jsonb), cdc_audit.emit(text, boolean, jsonb), cdc_audit.context_from_setting(),
+    cdc_audit.session_to_stream()
 from public;
 
 -- name: grants
@@ -248,6 +262,16 @@ before insert or update or delete or truncate on {table}
 for each statement
 when (nullif(current_setting({setting}, true), '') is distinct from nullif(current_setting('cdc_audit.emitted', true), ''))
 execute function cdc_audit.context_from_setting({setting});
+
+-- name: session_trigger
+-- template: table
+-- By its name it comes after the one above, which may have said something. Always: session_replication_role doesn't silence it.
+create or replace trigger cdc_audit_session
+before insert or update or delete or truncate on {table}
+for each statement
+when (current_setting('cdc_audit.said', true) is distinct from coalesce(pg_current_xact_id_if_assigned()::text, '-'))
+execute function cdc_audit.session_to_stream();
+alter table only {table} enable always trigger cdc_audit_session;
 
 -- name: revoke_emit
 -- pg_logical_emit_message has other arguments from 17 on. The owner of the functions keeps his right: they run as him.

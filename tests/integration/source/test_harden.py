@@ -252,6 +252,16 @@ def test_the_trigger_that_says_who_acts_is_told_when_it_goes_or_is_disabled_once
     ]
 
 
+def test_the_trigger_that_names_the_session_is_told_likewise(hardened: Connection, look: Look) -> None:
+    hardened.execute("create table public.t (id int primary key)")
+    told(look)
+    install.install_session_triggers(hardened, ["public.t"])
+    hardened.execute("alter table public.t disable trigger cdc_audit_session")
+    seen = [(one["tag"], one.get("session_trigger"), one.get("was")) for one in told(look)]
+    assert seen[0] == ("CREATE TRIGGER", True, {"session_trigger": None})
+    assert seen[-1] == ("ALTER TABLE", None, {"session_trigger": True})
+
+
 KINDS = [
     "do $$ begin create table public.t (); drop table public.t; end $$",
     "create table public.t as select 'hunter2' as a",

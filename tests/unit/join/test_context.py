@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from cdc_audit.join.context import MAX_BYTES, inet, read, to_context
-from cdc_audit.model.context import ContextKey, Trust
+from cdc_audit.join.context import MAX_BYTES, inet, of_session, read, to_context
+from cdc_audit.model.context import NO_CONTEXT, Context, ContextKey, Trust
 
 SECRET = b"k" * 32
 KEY = ContextKey(
@@ -116,3 +116,30 @@ def test_what_does_not_fit_its_column_stays_in_the_context() -> None:
 )
 def test_an_address_is_written_as_inet_prints_it(given: str, shown: str) -> None:
     assert inet(given) == shown
+
+
+def test_a_signed_session_names_nobody_but_its_database_user_and_marks_that() -> None:
+    content = signed(5, kind="session", application_name="psql", client_addr="10.0.0.7")
+    context = of_session(read(content, kind="session", xid=5, keys=KEYS))
+    mark = '{"session": {"trust": "signed", "client_addr": "10.0.0.7"}}'
+    assert context == Context(Trust.NONE, rest=mark, db_user="app", application_name="psql")
+
+
+def test_a_session_of_a_local_socket_has_no_address() -> None:
+    content = signed(5, kind="session", client_addr=None)
+    context = of_session(read(content, kind="session", xid=5, keys=KEYS))
+    assert context.rest == '{"session": {"trust": "signed"}}'
+
+
+@pytest.mark.parametrize(
+    "content", [signed(6, kind="session"), signed(5), signed(5, kind="session").replace('"app"', '"ceo"')]
+)
+def test_a_session_replayed_of_another_kind_or_altered_is_forged(content: str) -> None:
+    context = of_session(read(content, kind="session", xid=5, keys=KEYS))
+    assert (context.trust, context.db_user) == (Trust.FORGED, "")
+
+
+def test_a_session_that_nobody_signed_says_nothing_and_one_that_can_t_be_read_is_invalid() -> None:
+    for content in ("{}", '{"session_user":"ceo"}', '{"user_id":"ceo"}'):
+        assert of_session(read(content, kind="session", xid=5, keys=KEYS)) == NO_CONTEXT
+    assert of_session(read("nonsense", kind="session", xid=5, keys=KEYS)).trust is Trust.INVALID

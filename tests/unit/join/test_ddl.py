@@ -149,6 +149,7 @@ def test_an_object_that_is_no_table_is_named_as_its_identity_spells_it() -> None
         ([], {"event": "table_rewrite", "reason": ["default"], "schema": "attic"}),
         (["dropped_trigger"], {"event": "sql_drop", "object_type": "trigger", "persistence": None}),
         (["dropped_trigger"], {"was": {"context_trigger": True}}),  # disabled
+        (["dropped_trigger"], {"was": {"session_trigger": True}}),
         ([], {"context_trigger": True, "was": {"context_trigger": None}}),
         ([], {"schema": "attic", "was": {"context_trigger": True}}),
         (["dropped_table"], {"event": "sql_drop", "persistence": None, "was": FACTS}),

@@ -1,10 +1,12 @@
 """Which context counts for which change."""
 
+import json
+
 import pytest
 
 from cdc_audit.errors import StreamError
 from cdc_audit.join.joiner import Joiner
-from cdc_audit.model.context import Trust
+from cdc_audit.model.context import NO_CONTEXT, Trust
 from cdc_audit.model.event import ApplicationEvent, Begin, Commit, Event, Message, Row, Shape, Stretch
 
 SHAPE = Shape("INSERT", "public", "t", "", ("id",), (), False, ("id",), ())
@@ -130,3 +132,71 @@ def test_a_stream_that_breaks_the_transactions_order_is_refused(events: list[Eve
 def test_keys_that_are_not_known_are_named_so_that_they_can_be_read_again() -> None:
     events: list[Event] = [Message(True, "cdc_audit.context", "v1:k9:00:{}", 1), says("a")]
     assert Joiner().unknown_keys(events) == {"k9"}
+
+
+def session(user: str = "dba", xid: int = 5) -> Message:
+    body = f'{{"kind":"session","xid":"{xid}","session_user":"{user}","application_name":"psql","client_addr":"10.0.0.7"}}'
+    return Message(True, "cdc_audit.session", f"v1:k:00:{body}", 1)
+
+
+def test_without_any_context_changes_are_the_session_s_wherever_in_the_transaction_that_was_said() -> None:
+    orders: list[list[Event]] = [
+        [session(), change(1), change(2)],
+        [change(1), session(), change(2)],
+        [change(1), change(2), session()],
+    ]
+    for events in orders:
+        (stretch,) = Joiner().join(transaction(*events), 100, AT)
+        assert len(stretch.changes) == 2
+        context = stretch.context
+        assert (context.trust, context.user_id, context.db_user) == (Trust.NONE, "", "dba")
+        assert (context.application_name, json.loads(context.rest)) == (
+            "psql",
+            {"session": {"trust": "asserted", "client_addr": "10.0.0.7"}},
+        )
+
+
+def test_a_context_wins_over_the_session_before_and_after_it() -> None:
+    orders: list[list[Event]] = [
+        [session(), change(1), says("a"), change(2)],
+        [says("a"), change(1), session(), change(2)],
+        [change(1), change(2), says("a"), session()],
+    ]
+    for events in orders:
+        (stretch,) = Joiner().join(transaction(*events), 100, AT)
+        assert (stretch.context.trust, stretch.context.user_id) == (Trust.ASSERTED, "a")
+        assert (stretch.context.db_user, len(stretch.changes)) == ("", 2)
+
+
+def test_a_session_never_reaches_the_next_transaction() -> None:
+    stretches = Joiner().join(transaction(session(), change(1)) + transaction(change(2), xid=6), 100, AT)
+    assert [stretch.context.db_user for stretch in stretches] == ["dba", ""]
+
+
+def test_of_a_transaction_that_flows_what_came_before_a_late_context_is_the_session_s() -> None:
+    joiner = Joiner(hold_rows=1)
+    out: list[Stretch] = []
+    for event in transaction(session(), change(1), change(2), change(3), says("a"), change(4)):
+        out += joiner.join([event], 10, AT)
+    said = [(s.context.db_user, s.context.user_id, len(s.changes)) for s in out if s.changes]
+    assert said[0][:2] == ("dba", "")
+    assert said[-1][:2] == ("", "a")
+    assert sum(count for db_user, _, count in said if db_user == "dba") == 3
+
+
+def test_what_another_package_leaves_without_a_context_is_the_session_s() -> None:
+    said = Message(True, "sequin:transaction_annotations.set", '{"user_id":"a"}', 1)
+    clear = Message(True, "sequin:transaction_annotations.clear", "", 1)
+    events = transaction(session(), change(1), said, change(2), clear, change(3))
+    stretches = Joiner(accept=["sequin"]).join(events, 100, AT)
+    assert [(s.context.db_user, s.context.user_id) for s in stretches] == [
+        ("dba", ""),
+        ("", "a"),
+        ("dba", ""),
+    ]
+
+
+def test_a_session_s_message_outside_of_a_transaction_says_nothing() -> None:
+    lone = session()._replace(transactional=False)
+    (stretch,) = Joiner().join([lone, *transaction(change(1))], 100, AT)
+    assert stretch.context == NO_CONTEXT

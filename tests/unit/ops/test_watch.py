@@ -72,12 +72,14 @@ def receipt(kind: str = "data", committed_at: str = "2026-11-22 19:19:08.5+00") 
     return Receipt(block, b"", 0.004)
 
 
-def counts(transactions: int = 1, **more: Mapping[str, int] | int) -> BlockCounts:
+def counts(
+    transactions: int = 1, **more: Mapping[str, int] | Mapping[tuple[str, str], int] | int
+) -> BlockCounts:
     given: dict[str, Any] = {
         "rows_by_action": {},
         "rows_by_trust": {},
         "suppressed_by_table": {},
-        "untrusted_by_table": {},
+        "missing_rows": {},
         "redacted_values": 0,
         **more,
     }
@@ -101,7 +103,7 @@ def test_a_committed_block_is_counted_once_with_everything_it_held(watch: Watch,
             rows_by_action={"INSERT": 2, "READ": 1},
             rows_by_trust={"signed": 2, "none": 1},
             suppressed_by_table={"public.t": 4},
-            untrusted_by_table={"public.u": 1},
+            missing_rows={("public.u", "psql"): 1, ("public.u", ""): 2},
             redacted_values=5,
         ),
         NOW - 1.5,
@@ -112,13 +114,24 @@ def test_a_committed_block_is_counted_once_with_everything_it_held(watch: Watch,
     assert value(metrics, "rows_total", "READ") == 1
     assert value(metrics, "context_rows_total", "signed") == 2
     assert value(metrics, "suppressed_changes_total", "public.t") == 4
-    assert value(metrics, "rows_without_context_total", "public.u") == 1
+    assert value(metrics, "rows_without_context_total", "psql", "public.u") == 1
+    assert value(metrics, "rows_without_context_total", "unknown", "public.u") == 2
     assert value(metrics, "redacted_values_total") == 5
     assert value(metrics, "blocks_total", "data") == 1
     assert value(metrics, "last_block") == 41
     assert value(metrics, "last_commit_timestamp_seconds") == NOW - 1.5
     assert value(metrics, "commit_to_durable_seconds_sum") == 1.5
     assert value(metrics, "block_write_seconds_sum") == 0.004
+
+
+def test_of_any_number_of_applications_only_so_many_are_told_apart(watch: Watch, metrics: Metrics) -> None:
+    for number in range(200):
+        watch.block_committed(receipt(), counts(missing_rows={("public.u", f"job-{number}"): 1}), NOW)
+    watch.block_committed(receipt(), counts(missing_rows={("public.u", "job-3"): 4}), NOW)
+    assert watch.failure is None
+    assert value(metrics, "rows_without_context_total", "job-3", "public.u") == 5
+    assert value(metrics, "rows_without_context_total", "other", "public.u") == 150
+    assert metrics.exposition("text/plain")[1].count(b'application="') == 51
 
 
 def test_a_heartbeat_is_no_observation_of_latency_and_moves_no_commit_time(
@@ -151,7 +164,10 @@ def test_forged_contexts_and_rows_without_context_are_kinds_of_their_own(watch: 
     with capture_logs() as logs:
         watch.block_committed(
             receipt(),
-            counts(rows_by_trust={"forged": 3, "invalid": 1, "none": 2}, untrusted_by_table={"public.t": 2}),
+            counts(
+                rows_by_trust={"forged": 3, "invalid": 1, "none": 2},
+                missing_rows={("public.t", "psql"): 1, ("public.t", "cron"): 1},
+            ),
             clock.now,
         )
     warned = {entry["event"]: entry["rows"] for entry in logs if entry["log_level"] == "warning"}
