@@ -175,7 +175,7 @@ def test_active_record(live: Live, tmp_path: Path) -> None:
 def test_go(live: Live, tmp_path: Path) -> None:
     shutil.copy(OTHERS / "main.go", tmp_path)
     (tmp_path / "audit.go").write_text(block("audit.go"))
-    env = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOCACHE": str(ROOT / ".cache" / "go")}
+    env = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode"}
     dsn = url(live.databases.source_dsn)
     database = dsn + ("&" if "?" in dsn else "?") + "sslmode=disable"
     run("go", "run", "main.go", "audit.go", cwd=tmp_path, env={**env, "DATABASE_URL": database})

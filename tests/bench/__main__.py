@@ -102,7 +102,7 @@ def main() -> None:
 
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: all but four)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: all but five)")
     parser.add_argument("--list", action="store_true", help="what there is")
     parser.add_argument("--rounds", type=int, default=3, help="of each measurement (default 3)")
     parser.add_argument(
