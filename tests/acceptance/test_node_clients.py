@@ -101,12 +101,12 @@ def test_every_row_is_its_users(live: Live, folder: Path, name: str) -> None:
 
 
 @pytest.mark.usefixtures("timed")
-def test_a_node_developer(live: Live, folder: Path, tmp_path: Path) -> None:
+def test_a_node_developer(live: Live, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     if IS_FRESH:
         call("npm", "init", "-y", cwd=tmp_path)
         call("npm", "install", "--no-audit", "--no-fund", "pg", cwd=tmp_path)
     else:
-        (tmp_path / "node_modules").symlink_to(folder / "node_modules")
+        (tmp_path / "node_modules").symlink_to(request.getfixturevalue("folder") / "node_modules")
     for name in ("audit-pg.mjs", "server.mjs"):
         (tmp_path / name).write_text(block(name))
     live.source.execute("alter table orders alter app set default current_setting('application_name')")
