@@ -104,8 +104,8 @@ class Audit(_Section):
 class Batch(_Section):
     """``[batch]``: when a block is closed. A block ends at a commit of the source."""
 
-    max_rows: int = Field(default=10_000, ge=1, description="close a block at this many rows")
-    max_bytes: int = Field(default=8_388_608, ge=65_536, description="or at this many bytes")
+    max_rows: int = Field(default=50_000, ge=1, description="close a block at this many rows")
+    max_bytes: int = Field(default=33_554_432, ge=65_536, description="or at this many bytes")
     flush_interval: float = Field(
         default=1.0,
         ge=0,

@@ -319,21 +319,46 @@ static int put_hash(Buffer *buffer, const unsigned char *leaf)
     return 0;
 }
 
-PyDoc_STRVAR(run_doc, "run(changes, position, plan, before, who, after, first_id, first_seq, leaves) -> (lines, rows, redacted)\n\n"
-"The lines of the rows from ``position`` on that have the same shape as the first of them, with row_hash and line end; their leaf\n"
-"hashes are appended to ``leaves``. It may end earlier, after a megabyte. ``before`` is created_at, ``who`` the context's fields, ``after`` xid and commit_lsn, each as\n"
-"they stand in a line. ``plan`` is the shape's, and not personal. Raises what redaction and record_id raise.");
+/* The plan of a shape, borrowed, of `plans` by id(shape); NULL, with or without an error, for a row that is Python's. */
+static PyObject *plan_of(PyObject *plans, PyObject *shape)
+{
+    PyObject *id = PyLong_FromVoidPtr(shape);
+    PyObject *found = id == NULL ? NULL : PyDict_GetItemWithError(plans, id);
+    Py_XDECREF(id);
+    if (found == NULL || !PyTuple_Check(found) || PyTuple_GET_SIZE(found) != 2)
+        return NULL;
+    PyObject *plan = PyTuple_GET_ITEM(found, 1);
+    if (!PyTuple_Check(plan) || PyTuple_GET_SIZE(plan) != PLAN_LENGTH || PyTuple_GET_ITEM(plan, IS_PERSONAL) != Py_False)
+        return NULL;
+    return plan;
+}
+
+/* Append (plan, rows) to `counts`, where there are rows. */
+static int count_rows(PyObject *counts, PyObject *plan, Py_ssize_t rows)
+{
+    PyObject *one = rows ? Py_BuildValue("On", plan, rows) : NULL;
+    int status = rows && (one == NULL || PyList_Append(counts, one) < 0) ? -1 : 0;
+    Py_XDECREF(one);
+    return status;
+}
+
+PyDoc_STRVAR(run_doc, "run(changes, position, plans, before, who, after, first_id, first_seq, leaves, counts) -> (lines, rows, redacted)\n\n"
+"The lines of the rows from ``position`` on, with row_hash and line end, up to a change that is not a row, or one whose shape's\n"
+"plan is not in ``plans`` (LineWriter._plans) or is personal: 0 rows, then. It may end earlier, after a megabyte. Their leaf\n"
+"hashes are appended to ``leaves``, and to ``counts`` a plan and a number for each run of rows of one shape. ``before`` is\n"
+"created_at, ``who`` the context's fields, ``after`` xid and commit_lsn, each as they stand in a line. Raises what redaction and\n"
+"record_id raise.");
 
 static PyObject *run(PyObject *module, PyObject *const *arguments, Py_ssize_t given)
 {
-    if (given != 9 || !PyList_CheckExact(arguments[0]) || !PyTuple_Check(arguments[2]) || PyTuple_GET_SIZE(arguments[2]) != PLAN_LENGTH ||
-        !PyBytes_CheckExact(arguments[3]) || !PyBytes_CheckExact(arguments[4]) || !PyBytes_CheckExact(arguments[5]) ||
-        !PyList_CheckExact(arguments[8])) {
-        PyErr_SetString(PyExc_TypeError, "run(list, int, Plan, bytes, bytes, bytes, int, int, list)");
+    if (given != 10 || !PyList_CheckExact(arguments[0]) || !PyDict_CheckExact(arguments[2]) || !PyBytes_CheckExact(arguments[3]) ||
+        !PyBytes_CheckExact(arguments[4]) || !PyBytes_CheckExact(arguments[5]) || !PyList_CheckExact(arguments[8]) ||
+        !PyList_CheckExact(arguments[9])) {
+        PyErr_SetString(PyExc_TypeError, "run(list, int, dict, bytes, bytes, bytes, int, int, list, list)");
         return NULL;
     }
-    PyObject *changes = arguments[0], *plan = arguments[2], *shape = NULL, *made = NULL;
-    Py_ssize_t position = PyLong_AsSsize_t(arguments[1]), first = position;
+    PyObject *changes = arguments[0], *plans = arguments[2], *counts = arguments[9], *shape = NULL, *plan = NULL, *made = NULL;
+    Py_ssize_t position = PyLong_AsSsize_t(arguments[1]), first = position, counted = position;
     long long id = PyLong_AsLongLong(arguments[6]), seq = PyLong_AsLongLong(arguments[7]), redacted = 0;
     if (PyErr_Occurred())
         return NULL;
@@ -348,9 +373,16 @@ static PyObject *run(PyObject *module, PyObject *const *arguments, Py_ssize_t gi
     both[0].count = both[1].count = 0;
     for (; position < PyList_GET_SIZE(changes) && buffer.length < MOST_AT_ONCE; position++, id++, seq++) {
         PyObject *row = PyList_GET_ITEM(changes, position);
-        if (!PyTuple_CheckExact(row) || PyTuple_GET_SIZE(row) != 3 || (shape != NULL && PyTuple_GET_ITEM(row, 0) != shape))
+        if (!PyTuple_CheckExact(row) || PyTuple_GET_SIZE(row) != 3)
             break;
-        shape = PyTuple_GET_ITEM(row, 0);
+        if (PyTuple_GET_ITEM(row, 0) != shape) {
+            if (count_rows(counts, plan, position - counted) < 0)
+                goto failed;
+            counted = position;
+            shape = PyTuple_GET_ITEM(row, 0);
+            if ((plan = plan_of(plans, shape)) == NULL)
+                break;
+        }
         unsigned char leaf[HASH_LENGTH];
         size_t begin = buffer.length;
         if (put_number(&buffer, id) < 0 || put_tab_and(&buffer, arguments[3]) < 0 ||
@@ -367,7 +399,8 @@ static PyObject *run(PyObject *module, PyObject *const *arguments, Py_ssize_t gi
         if (status < 0 || put_hash(&buffer, leaf) < 0)
             goto failed;
     }
-    made = Py_BuildValue("y#nL", buffer.data == NULL ? "" : buffer.data, (Py_ssize_t)buffer.length, position - first, redacted);
+    if (!PyErr_Occurred() && count_rows(counts, plan, position - counted) == 0)
+        made = Py_BuildValue("y#nL", buffer.data == NULL ? "" : buffer.data, (Py_ssize_t)buffer.length, position - first, redacted);
 failed:
     drop_values(&both[0]);
     drop_values(&both[1]);

@@ -27,8 +27,10 @@ from cdc_audit.seal.personal import Openings, Random, commit_context
 from cdc_audit.seal.plan import Image, Plan, make_plan
 from cdc_audit.seal.redact import NO_RULES, STEMS, Redaction, mask_context, mask_keys
 
+_Plans: TypeAlias = dict[int, tuple[Shape, Plan]]  # by id(): shapes are compared by identity
 _Run: TypeAlias = Callable[
-    [list[Change], int, Plan, bytes, bytes, bytes, int, int, list[bytes]], tuple[bytes, int, int]
+    [list[Change], int, _Plans, bytes, bytes, bytes, int, int, list[bytes], list[tuple[Plan, int]]],
+    tuple[bytes, int, int],
 ]
 _compiled: _Run | None = None
 try:
@@ -67,7 +69,7 @@ class LineWriter:
     def __init__(self, redaction: Redaction = NO_RULES, random: Random | None = None) -> None:
         self._redaction = redaction
         self.openings = Openings(random)
-        self._plans: dict[int, tuple[Shape, Plan]] = {}  # by id(): shapes are compared by identity
+        self._plans: _Plans = {}
         self._known: dict[Context, bytes] = {}  # contexts' fields: users make more than one transaction
         self.start_counting()
 
@@ -111,21 +113,24 @@ class LineWriter:
             self._write_each(changes, shared, first_id, first_seq, lines, leaves)
             return
         position, seqs_ahead = 0, first_seq - first_id
+        counts: list[tuple[Plan, int]] = []
         while position < len(changes):
             row_id = first_id + position
-            change = changes[position]
-            plan = self._plan(cast("Row", change)[0]) if type(change) is tuple else None
-            if plan is None or plan.is_personal:
-                self._write_each([change], shared, row_id, row_id + seqs_ahead, lines, leaves)
-                position += 1
-                continue
             data, rows, redacted = _compiled(
-                changes, position, plan, *shared[:3], row_id, row_id + seqs_ahead, leaves
+                changes, position, self._plans, *shared[:3], row_id, row_id + seqs_ahead, leaves, counts
             )
-            lines.append(data)
-            self.redacted_values += redacted
+            if rows:
+                lines.append(data)
+                self.redacted_values += redacted
+                position += rows
+                continue
+            change = changes[position]
+            if type(change) is tuple and not self._plan(cast("Row", change)[0]).is_personal:
+                continue  # now it is known
+            self._write_each([change], shared, row_id, row_id + seqs_ahead, lines, leaves)
+            position += 1
+        for plan, rows in counts:
             self._count(plan, rows, shared)
-            position += rows
 
     def _write_each(
         self,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
 XLOGDATA = ord("w")
@@ -86,5 +87,11 @@ def microseconds(moment: datetime) -> int:
 
 def as_text(microseconds_: int) -> str:
     """A time of the protocol as PostgreSQL prints it in UTC."""
-    text = (_EPOCH + timedelta(microseconds=microseconds_)).strftime("%Y-%m-%d %H:%M:%S.%f")
-    return text.rstrip("0").rstrip(".") + "+00"
+    seconds, fraction = divmod(microseconds_, 1_000_000)
+    text = _second_as_text(seconds)
+    return f"{text}.{fraction:06}".rstrip("0") + "+00" if fraction else text + "+00"
+
+
+@lru_cache(4)
+def _second_as_text(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M:%S")

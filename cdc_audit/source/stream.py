@@ -37,7 +37,8 @@ PINNED = {
 }
 """What a role or database may have set otherwise changes how values are printed: these are this session's."""
 OPTIONS = " ".join(f"-c {name}={value}" for name, value in PINNED.items())
-_DRAIN_BYTES = 524_288
+# A look takes a millisecond or so: between two of them, what the audit database waits for has its turn.
+_DRAIN_BYTES = 131_072
 
 
 class Notice(NamedTuple):
@@ -191,7 +192,7 @@ class Stream:
                 del options[unknown[0]]
 
     def receive(self) -> Received:
-        """All that has arrived, up to about 512 kB, without waiting. Raises UnavailableError or what the server ended with."""
+        """All that has arrived, up to about 128 kB, without waiting. Raises UnavailableError or what the server ended with."""
         if self._has_ended:
             self._raise_end()
         items = self._items = []

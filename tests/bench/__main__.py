@@ -24,6 +24,7 @@ from tests.bench import (
     answers,
     archiving,
     context_cost,
+    growth,
     latency,
     recorded,
     sealing,
@@ -47,6 +48,10 @@ class Measurement(NamedTuple):
 MEASUREMENTS = {
     **{one.name: Measurement(one.about, partial(throughput.run, workload=one)) for one in WORKLOADS},
     "debezium": Measurement("budget, beside Debezium; fetches its jars", throughput.with_debezium, False),
+    "growth": Measurement("the budget's workload and ten times as much of it", growth.growth, False),
+    "backlog": Measurement(
+        "what an hour leaves at 500 transactions/s, of one row each", growth.backlog, False
+    ),
     "latency": Measurement("commit to durable at 100, 500, 2,000 transactions/s", latency.run),
     "source": Measurement("pgbench with nothing, triggers, a slot read, the daemon", source_cost.run),
     "context": Measurement("each integration of the client library, and without it", context_cost.run, False),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from cdc_audit.config import Batch
 from cdc_audit.postgres import named_sql
 from tests.bench.stage import Stage
 
@@ -22,7 +23,7 @@ class Workload:
     name: str
     about: str
     share: float = 1.0
-    per_block: int = 10_000
+    per_block: int = Batch().max_rows
     rounds: int | None = None
 
     def rows(self, budget: int) -> int:
@@ -57,10 +58,11 @@ class TpcB(Workload):
 
 
 BUDGET = Workload("budget", "transactions of a context, 10 inserts and 10 updates; 6 columns")
+ONE_ROW = Workload("one_row", "a context and one insert a transaction", share=0.25)
 WORKLOADS = (
     BUDGET,
     Workload("wide", "the same with 40 columns", share=0.1),
-    Workload("one_row", "a context and one insert a transaction", share=0.25),
+    ONE_ROW,
     Workload("large_transaction", "one transaction of inserts", share=5, rounds=1),
     Workload(
         "large_values", "100 kB of text in each row, an insert and an update", share=0.005, per_block=50

@@ -143,3 +143,31 @@ def test_a_session_that_nobody_signed_says_nothing_and_one_that_can_t_be_read_is
     for content in ("{}", '{"session_user":"ceo"}', '{"user_id":"ceo"}'):
         assert of_session(read(content, kind="session", xid=5, keys=KEYS)) == NO_CONTEXT
     assert of_session(read("nonsense", kind="session", xid=5, keys=KEYS)).trust is Trust.INVALID
+@pytest.mark.parametrize(
+    "rest",
+    [
+        '"kind": "context", "context": {"user_id": "u1", "deep": {"a": [1, {"b": 2}]}}, "session_user": "app"}',
+        '"kind": "context", "context": {"user_id": "é\\u00e9", "n": 1.50}, "session_user": "app"}',
+        '"kind": "context", "context": {}, "session_user": null}',
+        '"v": 2, "at": "later", "kind": "context", "context": {"user_id": "u1"}}',
+        '"xid": "9", "kind": "context", "context": {"user_id": "u1"}}',
+        '"kind": "context", "context": ["no object"]}',
+        '"kind": "context", "context": {"a": {"a": ' + "[" * 20 + "]" * 20 + "}}}",
+        '"kind": "context", "context": {"user_id": "u1"}',
+        "}",
+        "",
+    ],
+)
+def test_what_transactions_share_is_read_once_and_as_if_each_were_read_alone(rest: str) -> None:
+    def content(xid: int, blank: str) -> str:  # with another blank it isn't what set_context sends
+        body = f'{{"v":{blank}1, "at": "2026-11-28T12:47:54.8+00:00", "xid": "{xid}", {rest}'
+        return f"v1:k1:{hmac.new(SECRET, body.encode(), 'sha256').hexdigest()}:{body}"
+
+    for xid in (5, 6, 7):
+        shared, alone = (
+            read(content(xid, blank), kind="context", xid=xid, keys=KEYS) for blank in (" ", "  ")
+        )
+        assert shared._replace(raw="", fields={}) == alone._replace(raw="", fields={})
+        if shared.trust is not Trust.INVALID:  # else the text is kept, which differs
+            assert to_context(shared) == to_context(alone)
+            assert shared.trust is (Trust.FORGED if '"xid"' in rest else Trust.SIGNED)

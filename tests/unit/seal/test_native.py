@@ -131,5 +131,7 @@ def test_a_run_of_large_rows_ends_after_a_megabyte_and_goes_on(
     pure = sealed([stretch], NO_RULES, 0)
     monkeypatch.setattr(lines, "_compiled", module.run)
     assert sealed([stretch], NO_RULES, 0) == pure
-    _, rows, _ = module.run(changes, 0, lines.LineWriter()._plan(shape), b"", b"", b"", 1, 1, [])
+    plan, counts = lines.LineWriter()._plan(shape), []
+    _, rows, _ = module.run(changes, 0, {id(shape): (shape, plan)}, b"", b"", b"", 1, 1, [], counts)
     assert 1 < rows < 5
+    assert counts == [(plan, rows)]

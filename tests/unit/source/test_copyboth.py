@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,10 @@ def test_an_error_of_the_connection_is_passed_on(native_package: Path) -> None:
     for drain in (_drain_in_python, compiled(native_package, "source", "_drain").drain, copyboth.drain):
         with pytest.raises(ConnectionError, match="gone"):
             drain(broken, [], 100)
+
+
+@pytest.mark.parametrize("fraction", [0, 1, 10, 100_000, 999_999, 360_500])
+def test_a_time_of_the_protocol_is_printed_as_postgresql_prints_it(fraction: int) -> None:
+    moment = datetime(2026, 11, 28, 9, 28, 58, fraction, UTC)
+    expected = f"{moment:%Y-%m-%d %H:%M:%S}" + (f".{fraction:06}".rstrip("0") if fraction else "") + "+00"
+    assert copyboth.as_text(copyboth.microseconds(moment)) == expected
