@@ -72,9 +72,13 @@ class Spool:
                 self._hold(messages[at : end if end >= 0 else None])
                 if end < 0:
                     break
-                yield ready
-                ready = []
-                yield from self._whole(messages[end])
+                is_short = self._file is None and len(messages[end]) == _COMMIT.size
+                if is_short and len(self._messages) + len(ready) <= _PIECE_MESSAGES:
+                    ready += self._short(messages[end])  # a piece costs more than its few messages
+                else:
+                    yield ready
+                    ready = []
+                    yield from self._whole(messages[end])
                 at = end + 1
         yield ready
 
@@ -107,12 +111,15 @@ class Spool:
             ) from error
         self._messages, self._size = [begin], 0
 
-    def _whole(self, commit: bytes) -> Iterator[list[bytes | Notice]]:
-        if len(commit) != _COMMIT.size:
-            raise StreamError("pgoutput: a COMMIT of wrong length")
+    def _short(self, commit: bytes) -> list[bytes]:
+        """All messages of a transaction that is in memory."""
         begin, *rest = self._messages
-        end = _COMMIT.unpack(commit)[2].to_bytes(8, "big")
-        yield [begin + end]
+        self.close()
+        return [begin + _end(commit), *rest, commit]
+
+    def _whole(self, commit: bytes) -> Iterator[list[bytes | Notice]]:
+        begin, *rest = self._messages
+        yield [begin + _end(commit)]
         if self._file is not None:
             self._file.seek(0)
             yield from _pieces(self._file)
@@ -120,6 +127,14 @@ class Spool:
         rest.append(commit)
         for start in range(0, len(rest), _PIECE_MESSAGES):
             yield [*rest[start : start + _PIECE_MESSAGES]]
+
+
+def _end(commit: bytes) -> bytes:
+    """Where a commit's record ends, as its message has it."""
+    if len(commit) != _COMMIT.size:
+        raise StreamError("pgoutput: a COMMIT of wrong length")
+    end: int = _COMMIT.unpack(commit)[2]
+    return end.to_bytes(8, "big")
 
 
 def _pieces(file: IO[bytes]) -> Iterator[list[bytes | Notice]]:

@@ -46,6 +46,26 @@ def test_a_transaction_larger_than_memory_comes_back_from_the_file_in_order(
     assert messages(spool, [BEGIN, b"I", COMMIT])[1:] == [b"I", COMMIT]
 
 
+def test_short_transactions_share_a_piece_and_long_ones_have_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(spool_module, "_PIECE_MESSAGES", 8)
+    short, long = [BEGIN, b"I", COMMIT], [BEGIN, *([b"L"] * 20), COMMIT]
+    pieces = list(Spool().feed([*short, *short, *short, b"M", *long, *short]))
+    assert [len(piece) for piece in pieces if piece] == [3 * 3 + 1, 1, 8, 8, 5, 3]
+    marked = BEGIN + (130).to_bytes(8, "big")
+    given = [message for piece in pieces for message in piece]
+    short, long = [marked, *short[1:]], [marked, *long[1:]]
+    assert given == [*short, *short, *short, b"M", *long, *short]
+
+
+def test_what_came_before_a_commit_that_was_cut_is_given_first() -> None:
+    pieces = Spool().feed([BEGIN, b"I", COMMIT, BEGIN, COMMIT[:-1]])
+    assert next(pieces) == [BEGIN + (130).to_bytes(8, "big"), b"I", COMMIT]
+    with pytest.raises(StreamError):
+        list(pieces)
+
+
 def test_a_commit_that_was_cut_is_refused() -> None:
     with pytest.raises(StreamError):
         messages(Spool(), [BEGIN, COMMIT[:-1]])

@@ -13,6 +13,7 @@ from cdc_audit.model.event import ApplicationEvent, Begin, Change, Shape, Stretc
 from cdc_audit.seal import lines, merkle
 from cdc_audit.seal.block import NO_HASH
 from cdc_audit.seal.builder import BlockBuilder, Sealed
+from cdc_audit.seal.plan import Plan
 from cdc_audit.seal.redact import NO_RULES, STEMS, Redaction, mask_keys
 from tests.support.native import compiled
 from tests.unit.seal.test_seal import AT, GENESIS
@@ -131,7 +132,8 @@ def test_a_run_of_large_rows_ends_after_a_megabyte_and_goes_on(
     pure = sealed([stretch], NO_RULES, 0)
     monkeypatch.setattr(lines, "_compiled", module.run)
     assert sealed([stretch], NO_RULES, 0) == pure
-    plan, counts = lines.LineWriter()._plan(shape), []
+    plan = lines.LineWriter()._plan(shape)
+    counts: list[tuple[Plan, int]] = []
     _, rows, _ = module.run(changes, 0, {id(shape): (shape, plan)}, b"", b"", b"", 1, 1, [], counts)
     assert 1 < rows < 5
     assert counts == [(plan, rows)]
