@@ -143,8 +143,16 @@ static PyObject *converted(PyObject *convert, PyObject *token)
     return made;
 }
 
-/* The values of a line, from `at` on, into `values` (new references). Returns whether the line has the form to its end. */
-static int cut(const char *at, const char *end, PyObject *tails, PyObject **values, Py_ssize_t count)
+/* How many values the new image of a form has; 0 if its columns are in another order. */
+static Py_ssize_t new_count(PyObject *form)
+{
+    PyObject *new = PyTuple_GET_ITEM(form, NEW);
+    return PySlice_Check(new) ? PyLong_AsSsize_t(((PySliceObject *)new)->stop) - 1 : 0;
+}
+
+/* The values of a line, from `at` on, into `values` (new references). Returns whether the line has the form to its end.
+ * The values from `repeats` on (if not 0) mostly are the ones from the first on, again: the old row's. */
+static int cut(const char *at, const char *end, PyObject *tails, PyObject **values, Py_ssize_t count, Py_ssize_t repeats)
 {
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *tail = PyTuple_GET_ITEM(tails, i + 1);
@@ -155,7 +163,10 @@ static int cut(const char *at, const char *end, PyObject *tails, PyObject **valu
         const char *after = scalar_end(at, end);
         if (after == NULL || end - after < tail_length || memcmp(after, PyBytes_AS_STRING(tail), tail_length) != 0)
             return 0;
-        if ((values[i] = PyBytes_FromStringAndSize(at, after - at)) == NULL)
+        PyObject *same = repeats > 0 && i >= repeats ? values[i - repeats] : NULL;
+        if (same != NULL && PyBytes_GET_SIZE(same) == after - at && memcmp(PyBytes_AS_STRING(same), at, after - at) == 0)
+            values[i] = Py_NewRef(same);
+        else if ((values[i] = PyBytes_FromStringAndSize(at, after - at)) == NULL)
             return 0;
         at = after + tail_length;
     }
@@ -232,7 +243,7 @@ static PyObject *row_of(const char *at, const char *end, PyObject *form)
         return NULL;
     memset(values, 0, count * sizeof *values);
     PyObject *shape = PyTuple_GET_ITEM(form, SHAPE);
-    if (!cut(at, end, PyTuple_GET_ITEM(form, TAILS), values, count))
+    if (!cut(at, end, PyTuple_GET_ITEM(form, TAILS), values, count, new_count(form)))
         goto done;
     if (shape == Py_None) {
         row = Py_NewRef(Py_None);
