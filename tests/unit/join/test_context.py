@@ -143,6 +143,8 @@ def test_a_session_that_nobody_signed_says_nothing_and_one_that_can_t_be_read_is
     for content in ("{}", '{"session_user":"ceo"}', '{"user_id":"ceo"}'):
         assert of_session(read(content, kind="session", xid=5, keys=KEYS)) == NO_CONTEXT
     assert of_session(read("nonsense", kind="session", xid=5, keys=KEYS)).trust is Trust.INVALID
+
+
 @pytest.mark.parametrize(
     "rest",
     [
