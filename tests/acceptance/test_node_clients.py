@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from cdc_audit.cli.demo.cluster import free_port
 from tests.acceptance.test_clients import TRANSACTIONS, check
 from tests.acceptance.test_readme_clients import BY, IS_FRESH, block, timed
 from tests.acceptance.test_readme_clients import run as call
-from tests.support.daemon import free_port, until
+from tests.support.daemon import until
 from tests.support.databases import new_databases, url
 from tests.support.live import Live, running
 from tests.support.servers import Server
