@@ -6,8 +6,10 @@ is imported on first use; endpoint, region and credentials are found by its own 
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -22,7 +24,7 @@ from urllib.request import (
     getproxies,
 )
 
-from cdc_audit.errors import SettingError, UnavailableError
+from cdc_audit.errors import CdcAuditError, SettingError, UnavailableError
 
 TIMEOUT = 10.0
 
@@ -124,3 +126,40 @@ def s3_errors() -> Iterator[None]:
         raise RefusedError(code, f"{error.operation_name} was refused: {code}") from None
     except (BotoCoreError, ValueError) as error:
         raise UnavailableError(f"S3: {type(error).__name__}") from None
+
+
+async def attempt(work: Callable[[], None], name: str) -> str | None:
+    """Do it in a thread of its own; why it failed, None if it did not. Of errors that nobody foresaw only the type is told: their
+    text could hold anything.
+
+    The thread is a daemon: one that hangs keeps neither loop nor process. Whoever stops waiting lets it go on. Raises
+    RuntimeError where no more threads are to be had.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[str | None] = loop.create_future()
+
+    def settle(reason: str | None) -> None:
+        if not done.done():
+            done.set_result(reason)
+
+    def run() -> None:
+        reason = _failure(work)
+        try:
+            loop.call_soon_threadsafe(settle, reason)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            pass
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return await done
+
+
+def _failure(work: Callable[[], None]) -> str | None:
+    try:
+        work()
+    except CdcAuditError as error:
+        return error.message
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    except Exception as error:
+        return type(error).__name__
+    return None

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cdc_audit.cli.settings import given, with_config
-from cdc_audit.config import Config, RedactRule
+from cdc_audit.config import Config
 from cdc_audit.ops.log import without_passwords
 
 _WIDTH = 110
@@ -96,22 +96,22 @@ def _section(name: str, info: FieldInfo) -> str:
     about = (model.__doc__ or "").partition(": ")[2].rstrip(".")
     # Tables of a list come last: whatever follows them would belong to them.
     keys = sorted(model.model_fields.items(), key=lambda item: item[0] == "rules")
-    body = "".join(_key(one.alias or key, one) for key, one in keys)
+    body = "".join(_key(name, one.alias or key, one) for key, one in keys)
     return f"\n{_comment(about)}[{name}]\n{body}"
 
 
-def _key(key: str, info: FieldInfo) -> str:
+def _key(section: str, key: str, info: FieldInfo) -> str:
     if key == "rules":
-        return _comment(_about(info)) + _rule()
+        return _comment(_about(info)) + _rule(section, get_args(info.annotation)[0])
     about = _comment(_about(info))
     if not info.default and info.examples:
         return f"{about}#{key} = {_toml(info.examples[0])}\n"
     return f"{about}{key} = {_toml(info.default)}\n"
 
 
-def _rule() -> str:
-    lines = ["#[[redact.rules]]"]
-    for key, info in RedactRule.model_fields.items():
+def _rule(section: str, rule: type[BaseModel]) -> str:
+    lines = [f"#[[{section}.rules]]"]
+    for key, info in rule.model_fields.items():
         assert info.examples
         lines += [*_comment(_about(info)).splitlines(), f"#{key} = {_toml(info.examples[0])}"]
     return "\n".join(lines) + "\n"

@@ -18,6 +18,7 @@ from cdc_audit.ops import log, notify
 from cdc_audit.ops.metrics import Metrics
 from cdc_audit.ops.server import Server
 from cdc_audit.ops.watch import Watch
+from cdc_audit.ops.webhook import Webhook
 from cdc_audit.pipeline.daemon import Daemon
 from cdc_audit.seal.lines import IS_COMPILED
 from cdc_audit.sink.redaction import load_redaction
@@ -54,9 +55,18 @@ def command(context: click.Context, config: Config, check: bool, accept_gap: str
         return
     log.configure(config.log.level, config.log.format)
     metrics = Metrics(
-        version=__version__, psycopg_implementation=psycopg.pq.__impl__, source=config.source.name
+        version=__version__,
+        psycopg_implementation=psycopg.pq.__impl__,
+        source=config.source.name,
+        rules=[rule.label for rule in config.suspicious.rules],
     )
-    watch = Watch(metrics, heartbeat_interval=config.ledger.heartbeat_interval)
+    webhook = _webhook(config)
+    watch = Watch(
+        metrics,
+        heartbeat_interval=config.ledger.heartbeat_interval,
+        forward=webhook.offer if webhook else None,
+        names_users=config.suspicious.name_users,
+    )
     watch.informed(
         "started",
         version=__version__,
@@ -74,7 +84,7 @@ def command(context: click.Context, config: Config, check: bool, accept_gap: str
         # What is there now stays, and rows make no cycles: looking for some every 700 objects costs 3 % of the time.
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
-        asyncio.run(_serve(daemon, watch, context))
+        asyncio.run(_serve(daemon, watch, webhook, context))
     except CdcAuditError as error:
         watch.warned("stopped", reason=error.message, remedy=error.remedy)
         raise
@@ -84,7 +94,19 @@ def command(context: click.Context, config: Config, check: bool, accept_gap: str
             server.stop()
 
 
-async def _serve(daemon: Daemon, watch: Watch, context: click.Context) -> None:
+def _webhook(config: Config) -> Webhook | None:
+    said = config.suspicious
+    if not said.webhook:
+        return None
+    return Webhook(
+        said.webhook,
+        token_file=said.webhook_token_file,
+        source=config.source.name,
+        name_users=said.name_users,
+    )
+
+
+async def _serve(daemon: Daemon, watch: Watch, webhook: Webhook | None, context: click.Context) -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -111,11 +133,17 @@ async def _serve(daemon: Daemon, watch: Watch, context: click.Context) -> None:
     loop.add_signal_handler(signal.SIGINT, stop)
     loop.add_signal_handler(signal.SIGHUP, reload)
     notify.ready()
-    watchdog = asyncio.create_task(_watchdog(watch))
+    beside = [asyncio.create_task(_watchdog(watch))]
+    if webhook is not None:
+        beside.append(asyncio.create_task(webhook.run(watch.webhook_failed)))
     try:
         await daemon.run()
     finally:
-        watchdog.cancel()
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+        if webhook is not None:
+            await webhook.close(watch.webhook_failed)
 
 
 async def _watchdog(watch: Watch) -> None:

@@ -22,7 +22,19 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from cdc_audit.config import Audit, Batch, Config, Context, Ledger, Log, Metrics, Redact, Retention, Source
+from cdc_audit.config import (
+    Audit,
+    Batch,
+    Config,
+    Context,
+    Ledger,
+    Log,
+    Metrics,
+    Redact,
+    Retention,
+    Source,
+    Suspicious,
+)
 from cdc_audit.errors import SettingError
 from cdc_audit.postgres import parse_dsn
 
@@ -219,6 +231,7 @@ def _layers(file: Path | None) -> type[BaseSettings]:
         redact: Redact = Redact()
         ledger: Ledger = Ledger()
         retention: Retention = Retention()
+        suspicious: Suspicious = Suspicious()
         metrics: Metrics = Metrics()
         log: Log = Log()
 
@@ -242,7 +255,7 @@ def _first_error(error: ValidationError, file: Path | None) -> str:
     """One line for the first thing that is wrong; the value itself may be a password and isn't shown."""
     first = error.errors(include_input=False, include_url=False)[0]
     where = [str(part) for part in first["loc"]]
-    name = f"[{where[0]}] {'.'.join(where[1:])}" if len(where) > 1 else where[0]
+    name = f"[{where[0]}] {'.'.join(where[1:])}" if len(where) > 1 else "".join(where) or "the whole"
     source = f"configuration ({file or 'no file'}, environment, flags)"
     if first["type"] == "extra_forbidden":
         known = (

@@ -1,9 +1,11 @@
-"""DDL that an operator should know of: it hides changes of audited tables from the trail, or takes them away."""
+"""What an operator should know of: DDL that hides changes of audited tables from the trail, or takes them away, and what the
+configuration calls suspicious.
+"""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 
 class AlertKind(StrEnum):
@@ -31,3 +33,27 @@ class DdlAlert(NamedTuple):
     kind: AlertKind
     table: str
     what: str
+
+
+# What a rule may ask about rows, never their values: the commit time in UTC, to the second (2026-11-22 19:19:02); the user id, or
+# else the e-mail address unless that is personal; the address; whether there is a context; schema.table; the action. "" stands
+# for null. A plain tuple: there is one for each small transaction.
+Fact: TypeAlias = tuple[str, str, str, bool, str, str]
+
+
+class SuspiciousAlert(NamedTuple):
+    """A rule's finding begins. Of ``user``, ``address``, ``table`` and ``action`` those are "" that the rule does not keep apart.
+
+    ``rows``: how many lay within the window so far; ``at`` is the commit time in UTC, to the second; ``block`` holds the row that
+    was one too many.
+    """
+
+    rule: str
+    kind: str
+    user: str
+    address: str
+    table: str
+    action: str
+    rows: int
+    at: str
+    block: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from cdc_audit.model.alert import DdlAlert
+from cdc_audit.model.alert import DdlAlert, SuspiciousAlert
 from cdc_audit.model.ledger import Receipt
 
 
@@ -62,6 +62,9 @@ class Observer(Protocol):
 
     def ddl_alert(self, alert: DdlAlert) -> None:
         """DDL hides changes from the trail; its row, where it has one, is durable."""
+
+    def suspicious(self, alert: SuspiciousAlert) -> None:
+        """A rule of the configuration has found something; its row is durable."""
 
     def warned(self, event: str, **facts: object) -> None:
         """Something an operator should know: ``event`` in snake_case, facts without row values."""

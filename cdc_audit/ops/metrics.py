@@ -1,14 +1,15 @@
 """Every metric, by name. The only module that imports prometheus_client.
 
 Names, labels and units are a public interface (README). Labels are bounded: tables, actions, never users
-or records, and no metric ever holds a row value. Of applications' names only the first 50 are told apart.
+or records, rules of the configuration, and no metric ever holds a row value. Of applications' names only the first 50 are
+told apart.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
@@ -37,12 +38,14 @@ class Metrics:
         version: str,
         psycopg_implementation: str,
         source: str,
+        rules: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         # A *_created series beside each counter would double the output and has the wrong suffix for linters.
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._clock = clock
+        self._rules = tuple(rules)
         self._lag = Lag(clock())
         self._state = "starting"
         self._applications: set[str] = set()
@@ -194,6 +197,14 @@ class Metrics:
         )
         for alert in AlertKind:
             self.ddl_alerts_total.labels(alert.value)
+        self.suspicious_total = self._counter(
+            "suspicious_total", "Findings of the rules of [suspicious], by rule.", "rule"
+        )
+        for rule in self._rules:
+            self.suspicious_total.labels(rule)
+        self.webhook_failures_total = self._counter(
+            "webhook_failures_total", "Alerts that did not reach the webhook."
+        )
         self.warnings_total = self._counter(
             "warnings_total", "Warnings, logged or held back, by event.", "event"
         )

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import structlog
 
-from cdc_audit.model.alert import AlertKind, DdlAlert
+from cdc_audit.model.alert import AlertKind, DdlAlert, SuspiciousAlert
 from cdc_audit.model.ledger import Receipt
 from cdc_audit.model.lsn import format_lsn
 from cdc_audit.model.observer import BlockCounts, SlotState
@@ -28,7 +28,7 @@ _WITHOUT_CONTEXT = ("rows_without_context", "call cdc_audit.set_context in trans
 _FORGED = ("contexts_forged", "find out who sends contexts with a wrong signature: cdc-audit log")
 _INVALID = ("contexts_invalid", "correct the application that sends contexts that can't be read")
 # What keeps warnings of the same event apart.
-_APART = ("table", "side", "target")
+_APART = ("table", "side", "target", "rule")
 _DDL_REMEDIES = {
     AlertKind.REPLICA_IDENTITY: "cdc-audit source tables --set-full '{table}'",
     AlertKind.UNLOGGED: "alter table {table} set logged;",
@@ -64,14 +64,19 @@ class Watch:
         metrics: Metrics,
         *,
         heartbeat_interval: float = 30.0,
+        forward: Callable[[SuspiciousAlert], bool] | None = None,
+        names_users: bool = False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``forward`` takes suspicious alerts on, or says that it has no room; ``names_users``: the log may name users."""
         self._metrics = metrics
+        self._forward = forward
+        self._names_users = names_users
         self._clock = clock
         self._monotonic = monotonic
         self._floods: Throttle[tuple[str, str]] = Throttle()
-        self._warnings: Throttle[tuple[str, str, str, str]] = Throttle()
+        self._warnings: Throttle[tuple[str, ...]] = Throttle()
         self._ddl_alerts: Throttle[DdlAlert] = Throttle()
         self._slot_status = ""
         self.failure: str | None = None  # the last error of watching itself, for tests and debuggers
@@ -191,8 +196,26 @@ class Watch:
             self._log_ddl_alert(alert, count)
 
     @_unfailing
+    def suspicious(self, alert: SuspiciousAlert) -> None:
+        """See ``Observer.suspicious``; a line a minute for the same rule and table, the webhook gets all."""
+        self._metrics.suspicious_total.labels(alert.rule).inc()
+        facts = {name: value for name, value in alert._asdict().items() if value != ""}
+        if not self._names_users:
+            facts.pop("user", None)
+            facts.pop("address", None)
+        self._warn("suspicious", {**facts, "remedy": "see it, with its user: cdc-audit suspicious"})
+        if self._forward is not None and not self._forward(alert):
+            self.webhook_failed("too many wait")
+
+    @_unfailing
+    def webhook_failed(self, reason: str) -> None:
+        """An alert did not reach the webhook."""
+        self._metrics.webhook_failures_total.inc()
+        self._warn("webhook_failed", {"reason": reason})
+
+    @_unfailing
     def warned(self, event: str, **facts: object) -> None:
-        """See ``Observer.warned``; at most one line a minute for the same event, table, side and target."""
+        """See ``Observer.warned``; at most one line a minute for the same event, table, side, target and rule."""
         self._warn(event, facts)
 
     @_unfailing
@@ -202,8 +225,7 @@ class Watch:
 
     def _warn(self, event: str, facts: dict[str, object]) -> None:
         self._metrics.warnings_total.labels(event).inc()
-        table, side, target = (str(facts.get(name, "")) for name in _APART)
-        key = event, table, side, target
+        key = event, *(str(facts.get(name, "")) for name in _APART)
         count = self._warnings.add(key, 1, self._monotonic())
         if count:
             _log().warning(event, **facts, **({"repeated": count} if count > 1 else {}))

@@ -22,6 +22,7 @@ from cdc_audit.model.lsn import format_lsn
 from cdc_audit.model.observer import Observer
 from cdc_audit.pipeline import recovery
 from cdc_audit.pipeline.session import Session
+from cdc_audit.pipeline.suspicion import Suspicion
 from cdc_audit.postgres import explain
 from cdc_audit.sink.anchor import Anchors
 from cdc_audit.sink.redaction import load_redaction
@@ -49,6 +50,7 @@ class Daemon:
         self._streamed_until = float("-inf")
         self._poison: PoisonError | None = None
         self._poison_times = 0
+        self._suspicion = Suspicion(config.suspicious.rules)  # what it remembers outlives sessions
         # Beside the sessions: no connection waits for an anchor.
         self._anchors = Anchors(
             config.ledger.anchors,
@@ -112,6 +114,7 @@ class Daemon:
             self._stopping.is_set,
             self._accept_gap,
             apart_until=self._poison.end_lsn if self._poison else 0,
+            suspicion=self._suspicion,
         )
 
     def _times(self, poison: PoisonError) -> int:

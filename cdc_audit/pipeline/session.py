@@ -26,6 +26,7 @@ from cdc_audit.pipeline.delivery import Delivery
 from cdc_audit.pipeline.head import Head
 from cdc_audit.pipeline.pump import Decoder, Pump
 from cdc_audit.pipeline.spool import Spool
+from cdc_audit.pipeline.suspicion import Suspicion
 from cdc_audit.seal.builder import BlockBuilder, Sealed
 from cdc_audit.seal.redact import Redaction
 from cdc_audit.seal.signature import Signer
@@ -65,8 +66,10 @@ class Session:
         accept_gap: str = "",
         poison: reconcile.Poison | None = None,
         apart_until: int = 0,
+        suspicion: Suspicion | None = None,
     ) -> None:
         """``accept_gap`` and ``poison`` are as in ``reconcile.resume``; transactions through ``apart_until`` get a block each."""
+        self._suspicion = suspicion or Suspicion(())
         self._config = config
         self._observer = observer
         self._anchors = anchors
@@ -191,6 +194,7 @@ class Session:
                 redaction=load_redaction(config.redact),
                 random=os.urandom,
                 key_id=self._signer.key_id if self._signer else "",
+                keeps_facts=self._suspicion.is_needed,
             ),
             delivery=delivery,
             resume_lsn=last.end_lsn,
@@ -393,3 +397,21 @@ class Session:
         )
         for alert in sealed.alerts:
             self._observer.ddl_alert(alert)
+        if sealed.facts:
+            self._suspect(sealed)
+
+    def _suspect(self, sealed: Sealed) -> None:
+        """Tell what begins to be suspicious with a block. Whatever goes wrong here is no reason to stop the trail."""
+        before = self._suspicion.forgotten
+        try:
+            found = self._suspicion.look(sealed.facts, sealed.block.block)
+        except Exception as error:
+            self._observer.warned("suspicion_failed", reason=type(error).__name__)
+            return
+        if self._suspicion.forgotten > before:
+            self._observer.warned(
+                "suspicion_forgets",
+                remedy="shorten the windows of rules; cdc-audit suspicious forgets nothing",
+            )
+        for alert in found:
+            self._observer.suspicious(alert)

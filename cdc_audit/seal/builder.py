@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
-from cdc_audit.model.alert import DdlAlert
+from cdc_audit.model.alert import DdlAlert, Fact
+from cdc_audit.model.context import Trust
 from cdc_audit.model.event import Stretch
 from cdc_audit.model.ledger import Block
 from cdc_audit.seal.block import block_hash
@@ -14,11 +17,15 @@ from cdc_audit.seal.merkle import MerkleTree
 from cdc_audit.seal.personal import Random
 from cdc_audit.seal.redact import NO_RULES, Redaction
 
+_NO_FACTS: Mapping[Fact, int] = MappingProxyType({})
+_SECOND = len("2026-11-22 19:19:02")
+
 
 class Sealed(NamedTuple):
     """A closed block, its hash, and what it holds, counted for whoever watches.
 
-    ``oldest_commit_at`` is the commit time of its first transaction as PostgreSQL prints it, "" without one.
+    ``oldest_commit_at`` is the commit time of its first transaction as PostgreSQL prints it, "" without one. ``facts``: how many
+    rows each is true of, in the order of their first ones; nothing, if nobody asks.
     """
 
     block: Block
@@ -31,6 +38,7 @@ class Sealed(NamedTuple):
     missing_rows: Counter[tuple[str, str]]
     redacted_values: int
     alerts: tuple[DdlAlert, ...] = ()
+    facts: Mapping[Fact, int] = _NO_FACTS
 
 
 class BlockBuilder:
@@ -38,7 +46,7 @@ class BlockBuilder:
 
     ``key_id`` names the key that its blocks are going to be signed with, "" if none. ``rows``, ``size`` (bytes of lines and
     openings) and ``transactions`` tell how full it is. Lines can be taken before it is closed. ``random`` gives random bytes;
-    it is needed where ``redaction`` says that values are personal.
+    it is needed where ``redaction`` says that values are personal. ``keeps_facts``: rules are going to ask about its blocks.
     """
 
     def __init__(
@@ -50,12 +58,17 @@ class BlockBuilder:
         redaction: Redaction = NO_RULES,
         random: Random | None = None,
         key_id: str = "",
+        keeps_facts: bool = False,
     ) -> None:
         self._previous = previous
         self._previous_hash = previous_hash
         self._timeline = timeline
         self._key_id = key_id
         self._lines = LineWriter(redaction, random)
+        if keeps_facts:
+            self._lines.kinds = Counter()
+        self._keeps_facts = keeps_facts
+        self._names_by_email = "user_email" not in redaction.personal_context
         self._next_id = previous.first_id + previous.row_count
         self._end_lsn = previous.end_lsn
         self._last_commit_at = previous.last_commit_at
@@ -72,6 +85,7 @@ class BlockBuilder:
         self._month = ""
         self._oldest_commit_at = ""
         self._by_trust: Counter[str] = Counter()
+        self._facts: dict[Fact, int] | None = {} if self._keeps_facts else None
 
     @property
     def end_lsn(self) -> int:
@@ -81,6 +95,7 @@ class BlockBuilder:
     def set_redaction(self, redaction: Redaction) -> None:
         """Redact by other rules from here on."""
         self._lines.set_redaction(redaction)
+        self._names_by_email = "user_email" not in redaction.personal_context
 
     def fits(self, stretch: Stretch) -> bool:
         """Whether a stretch may go into this block: its rows lie in one month's partition, and a transaction that flows in
@@ -126,6 +141,19 @@ class BlockBuilder:
         self._by_trust[stretch.context.trust.value] += count
         self._month = stretch.transaction.committed_at[:7]
         self._oldest_commit_at = self._oldest_commit_at or stretch.transaction.committed_at
+        if self._facts is not None and self._lines.kinds is not None:
+            self._keep(self._facts, self._lines.kinds, stretch)
+
+    def _keep(self, facts: dict[Fact, int], kinds: Counter[tuple[str, str]], stretch: Stretch) -> None:
+        """Count the stretch's rows among the facts: a few for each transaction, however many rows it has."""
+        context = stretch.context
+        at = stretch.transaction.committed_at[:_SECOND]
+        user = context.user_id or (context.user_email if self._names_by_email else "")
+        has_context = context.trust is not Trust.NONE
+        for (table, action), rows in kinds.items():
+            fact = (at, user, context.ip_address, has_context, table, action)
+            facts[fact] = facts.get(fact, 0) + rows
+        kinds.clear()
 
     def take(self) -> bytes:
         """The lines added since the last call, in order."""
@@ -169,6 +197,7 @@ class BlockBuilder:
             lines.suppressed_by_table,
             lines.missing_rows,
             lines.redacted_values,
+            facts=self._facts or _NO_FACTS,
         )
         lines.start_counting()
         self._previous, self._previous_hash = block, sealed.block_hash

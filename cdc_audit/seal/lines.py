@@ -63,11 +63,13 @@ class _Shared(NamedTuple):
 class LineWriter:
     """Makes lines; keeps the plans of the shapes seen so far. ``redacted_values`` counts columns' values in images, events'
     data and contexts (once for all rows of a call to ``write``) that redaction has changed. ``openings`` are those of the personal
-    values; ``random`` gives random bytes for them.
+    values; ``random`` gives random bytes for them. ``kinds`` counts rows by table and action until somebody takes them out; None:
+    nobody asks.
     """
 
     def __init__(self, redaction: Redaction = NO_RULES, random: Random | None = None) -> None:
         self._redaction = redaction
+        self.kinds: Counter[tuple[str, str]] | None = None
         self.openings = Openings(random)
         self._plans: _Plans = {}
         self._known: dict[Context, bytes] = {}  # contexts' fields: users make more than one transaction
@@ -153,6 +155,8 @@ class LineWriter:
                 tail = plan.tail
                 if missing_of is not None:
                     self.missing_rows[plan.table, missing_of] += 1
+                if self.kinds is not None:
+                    self.kinds[plan.table, plan.action] += 1
             else:
                 fields, tail = self._other_fields(change)  # type: ignore[arg-type]
             line = b"\t".join((b"%d" % row_id, created_at, *fields, who, tail, where, b"%d" % seq))
@@ -168,6 +172,8 @@ class LineWriter:
         self.rows_by_action[plan.action] += rows
         if shared.missing_of is not None:
             self.missing_rows[plan.table, shared.missing_of] += rows
+        if self.kinds is not None:
+            self.kinds[plan.table, plan.action] += rows
 
     def _plan(self, shape: Shape) -> Plan:
         found = self._plans.get(id(shape))
@@ -226,6 +232,8 @@ class LineWriter:
                 capture, action = b"suppressed", change.action
                 self.suppressed_by_table[f"{change.schema}.{change.table}"] += 1
             self.rows_by_action[action] += 1
+        if self.kinds is not None:
+            self.kinds[f"{names[0]}.{names[1]}", action] += 1
         fields = (field(names[0]), field(names[1]), record, escape(action.encode()), NULL, data, NULL)
         return fields, b"%b\t%b\t%b" % (capture, NULL, optional(partition))
 

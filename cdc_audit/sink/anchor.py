@@ -13,16 +13,15 @@ nothing) is followed by an empty one, unless it is the last; an endpoint gets th
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import orjson
 
 from cdc_audit import failpoint
-from cdc_audit.errors import CdcAuditError
 from cdc_audit.model.anchor import AnchorKind, parse_target
 from cdc_audit.model.ledger import Receipt
+from cdc_audit.remote import attempt
 from cdc_audit.sink.anchor_targets import Anchor, Target, open_target
 
 INTERVAL = 60.0
@@ -136,39 +135,16 @@ class _Lane:
     async def _attempt(self, anchor: Anchor) -> str | None:
         if self._is_busy:
             return "still busy with an earlier block"
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[str | None] = loop.create_future()
-
-        def settle(reason: str | None) -> None:
-            if not done.done():
-                done.set_result(reason)
 
         def work() -> None:
-            reason = _failure(self._target, anchor)
-            self._is_busy = False
             try:
-                loop.call_soon_threadsafe(settle, reason)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                pass
+                self._target.append(anchor)
+            finally:
+                self._is_busy = False
 
-        thread = threading.Thread(target=work, name=f"anchor {self._target.kind}", daemon=True)
         self._is_busy = True
         try:
-            thread.start()
+            return await attempt(work, f"anchor {self._target.kind}")
         except RuntimeError:  # no more threads are to be had
             self._is_busy = False
             raise
-        return await done
-
-
-def _failure(target: Target, anchor: Anchor) -> str | None:
-    """Append; why that failed. Of errors that nobody foresaw only the type: their text could hold anything."""
-    try:
-        target.append(anchor)
-    except CdcAuditError as error:
-        return error.message
-    except OSError as error:
-        return error.strerror or type(error).__name__
-    except Exception as error:
-        return type(error).__name__
-    return None

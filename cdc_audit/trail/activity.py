@@ -1,9 +1,8 @@
-"""Sums over the trail: what a user did, and who did much in a short time."""
+"""Sums over the trail: what a user did, and what nobody is named for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any, NamedTuple
 
 from psycopg import Connection, sql
@@ -23,22 +22,6 @@ class Share(NamedTuple):
     rows: int
     first: str
     last: str
-
-
-class Bulk(NamedTuple):
-    """A run of one user's changes of one kind. ``rows``: the most that lay within the window.
-
-    ``first`` and ``last`` are the times between which the threshold was exceeded, ``last_id`` is the newest row.
-    """
-
-    user: str | None
-    action: str
-    schema_name: str
-    table_name: str
-    rows: int
-    first: str
-    last: str
-    last_id: int
 
 
 class Nobody(NamedTuple):
@@ -73,14 +56,6 @@ def by_time(connection: Connection, schema: str, filters: Filters, unit: str) ->
     """The rows that match, summed by ``unit`` ("hour" or "day", in UTC); units without rows aren't there."""
     rows = _asked(connection, schema, "who_when", filters, {"unit": unit})
     return [(moment, count) for moment, count in rows]
-
-
-def bulks(
-    connection: Connection, schema: str, filters: Filters, *, threshold: int, window: timedelta
-) -> list[Bulk]:
-    """Runs with more than ``threshold`` rows within ``window``, newest first. Rows without a user count as one user's."""
-    values = {"threshold": threshold, "window": window}
-    return [Bulk(*row) for row in _asked(connection, schema, "suspicious", filters, values)]
 
 
 def nobody(connection: Connection, schema: str, filters: Filters) -> list[Nobody]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cdc_audit.trail.activity import Bulk, Nobody, Share
+from cdc_audit.trail.activity import Nobody, Share
 from cdc_audit.trail.render import columns, shown
+from cdc_audit.trail.suspicious import Finding
 
 _WIDEST = 40
 _LEAST_BAR = 10
@@ -26,21 +27,22 @@ def shares(rows: Sequence[Share]) -> Iterator[str]:
     yield from _aligned([("table", "action", "rows", "first (UTC)", "last"), *cells], right=2)
 
 
-def bulks(rows: Sequence[Bulk]) -> Iterator[str]:
-    """One line for each run, with a heading."""
+def findings(rows: Sequence[Finding]) -> Iterator[str]:
+    """One line for each run, with a heading. What a rule does not keep apart is left out."""
     cells = [
         (
-            row.user if row.user is not None else "-",
-            row.action,
-            f"{row.schema_name}.{row.table_name}",
+            row.rule,
+            (row.user if row.user is not None else "-") + (f" from {row.address}" if row.address else ""),
+            row.action or "",
+            "" if row.table_name is None else f"{row.schema_name}.{row.table_name}",
             f"{row.rows:,}",
             _time(row.first),
             _time(row.last),
         )
         for row in rows
     ]
-    heading = ("user", "action", "table", "rows", "first over (UTC)", "last")
-    yield from _aligned([heading, *cells], right=3)
+    heading = ("rule", "user", "action", "table", "rows", "first over (UTC)", "last")
+    yield from _aligned([heading, *cells], right=4)
 
 
 def nobody(rows: Sequence[Nobody]) -> Iterator[str]:

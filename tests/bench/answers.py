@@ -16,12 +16,14 @@ from typing import LiteralString
 import psycopg
 from psycopg import Connection
 
+from cdc_audit.model.rule import SuspiciousRule
 from cdc_audit.postgres import connect, named_sql
 from cdc_audit.schema.migrate import migrate
-from cdc_audit.trail.activity import bulks, by_time, shares
+from cdc_audit.trail.activity import by_time, shares
 from cdc_audit.trail.as_of import as_of
 from cdc_audit.trail.history import history
 from cdc_audit.trail.query import Filters, one_row, read_log
+from cdc_audit.trail.suspicious import findings
 from tests.bench.figures import Report, percentile
 from tests.bench.stage import Stage
 from tests.bench.trail_rows import TABLES, USERS, fill
@@ -110,8 +112,8 @@ class _Questions:
             ),
             "who --since 30d": lambda: self._who(month),
             "deletions --since 24h": lambda: log(removals=True, since=day, limit=1000),
-            "suspicious --since 24h": lambda: bulks(
-                db, SCHEMA, Filters(since=day), threshold=100, window=timedelta(hours=1)
+            "suspicious --since 24h": lambda: findings(
+                db, SCHEMA, Filters(since=day), [SuspiciousRule(kind="bulk")]
             ),
             "classic: changes of a record": lambda: self._classic("record", (TABLES[0], self._record())),
             "classic: actions of a user": lambda: self._classic("user", (self._user(),)),

@@ -15,29 +15,6 @@ select pg_catalog.to_char(pg_catalog.date_trunc(%(unit)s, created_at at time zon
  group by 1
  order by 1
 
--- name: suspicious
--- Runs of changes in which more than the threshold lie within the window that ends with one of them.
-with counted as (
-    select coalesce(user_id, user_email) as who, action, schema_name, table_name, created_at, id,
-           count(*) over (partition by coalesce(user_id, user_email), action, schema_name, table_name
-                          order by created_at range between %(window)s::interval preceding and current row) as within
-      from {schema}.audit_logs
-     where {conditions}
-), marked as (
-    select *, (created_at - pg_catalog.lag(created_at) over run > %(window)s::interval)::int as begins
-      from counted
-     where within > %(threshold)s
-    window run as (partition by who, action, schema_name, table_name order by created_at, id)
-), runs as (
-    select *, sum(coalesce(begins, 0)) over (partition by who, action, schema_name, table_name order by created_at, id) as number
-      from marked
-)
-select who, action, schema_name, table_name, max(within), pg_catalog.to_char(min(created_at) at time zone 'UTC', {iso}),
-       pg_catalog.to_char(max(created_at) at time zone 'UTC', {iso}), max(id)
-  from runs
- group by who, action, schema_name, table_name, number
- order by max(created_at) desc, 5 desc
-
 -- name: iso
 'YYYY-MM-DD"T"HH24:MI:SS"Z"'
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import ModuleType
+from typing import get_args
 
 import pytest
 from click.testing import CliRunner, Result
@@ -14,9 +15,11 @@ from psycopg import Connection, sql
 from cdc_audit import postgres
 from cdc_audit.cli import as_of, deletions, history, log, report, show, suspicious, undo, who
 from cdc_audit.errors import NotPermittedError, UsageError
+from cdc_audit.model.rule import SuspiciousRule
 from cdc_audit.schema.migrate import migrate
 from cdc_audit.trail import activity
 from cdc_audit.trail.query import Filters, compose, where
+from cdc_audit.trail.suspicious import compose as suspicious_query
 from tests.support.servers import Server
 
 # user, table, action, rows, beginning, seconds between rows
@@ -167,12 +170,17 @@ def test_no_question_of_the_log_reads_a_partition_from_end_to_end(audit: str, fi
 
 def test_sums_of_recent_times_leave_old_partitions_alone(audit: str) -> None:
     with postgres.connect(audit, side="audit") as connection:
-        for name in ("who", "who_when", "suspicious"):
+        for name in ("who", "who_when"):
             conditions, values = where("audit", Filters(user="bulk", since=RECENT), opened=True)
             query = sql.SQL(activity._SQL[name]).format(
                 schema=sql.Identifier("audit"), conditions=conditions, iso=sql.SQL(activity._SQL["iso"])
             )
-            text = plan(connection, query, {**values, "unit": "day", "window": "1 hour", "threshold": 100})
+            text = plan(connection, query, {**values, "unit": "day"})
+            assert "Seq Scan" not in text, text
+            assert "audit_logs_2026_03" not in text
+        for kind in get_args(SuspiciousRule.model_fields["kind"].annotation):
+            rule = SuspiciousRule(kind=kind)
+            text = plan(connection, *suspicious_query("audit", Filters(since=RECENT), rule, opened=True))
             assert "Seq Scan" not in text, text
             assert "audit_logs_2026_03" not in text
 

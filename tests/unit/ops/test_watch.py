@@ -10,7 +10,7 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from cdc_audit.model.alert import AlertKind, DdlAlert
+from cdc_audit.model.alert import AlertKind, DdlAlert, SuspiciousAlert
 from cdc_audit.model.ledger import Block, Receipt
 from cdc_audit.model.observer import BlockCounts, Observer, SlotState
 from cdc_audit.ops.metrics import Metrics
@@ -342,3 +342,34 @@ def test_ddl_alerts_are_counted_by_kind_and_logged_once_a_minute_for_each_table_
     assert said == [(*key, None) for key in first] + [(*key, 2) for key in first]
     assert logs[0]["remedy"] == "cdc-audit source tables --set-full 'public.t'"
     assert {entry["event"] for entry in logs} == {"ddl_alert"}
+
+
+ALERT = SuspiciousAlert("many", "bulk", "u42", "", "shop.orders", "UPDATE", 101, "2026-11-28 12:00:00", 7)
+
+
+def test_a_suspicious_alert_is_counted_logged_without_its_user_and_forwarded(
+    metrics: Metrics, clock: Clock
+) -> None:
+    forwarded: list[SuspiciousAlert] = []
+
+    def forward(alert: SuspiciousAlert) -> bool:
+        forwarded.append(alert)
+        return len(forwarded) < 2
+
+    watch = Watch(metrics, forward=forward, clock=clock, monotonic=clock)
+    with capture_logs() as logs:
+        watch.suspicious(ALERT)
+        watch.suspicious(ALERT)
+        clock.now += 61
+        watch.ticked()
+    assert watch.failure is None
+    assert value(metrics, "suspicious_total", "many") == 2
+    assert value(metrics, "webhook_failures_total") == 1
+    assert len(forwarded) == 2
+    said = [line for line in logs if line["event"] == "suspicious"]
+    assert said[0]["rows"] == 101
+    assert (said[1]["repeated"], said[1]["rule"], said[1]["table"]) == (1, "many", "shop.orders")
+    assert "u42" not in str(logs)
+    with capture_logs() as logs:
+        Watch(metrics, names_users=True, clock=clock, monotonic=clock).suspicious(ALERT)
+    assert logs[0]["user"] == "u42"

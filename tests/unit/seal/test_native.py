@@ -94,7 +94,12 @@ def random_stretches(dice: random.Random) -> list[Stretch]:
 
 def sealed(stretches: list[Stretch], redaction: Redaction, seed: int) -> tuple[bytes, bytes, Sealed]:
     builder = BlockBuilder(
-        GENESIS, NO_HASH, timeline=1, redaction=redaction, random=random.Random(seed).randbytes
+        GENESIS,
+        NO_HASH,
+        timeline=1,
+        redaction=redaction,
+        random=random.Random(seed).randbytes,
+        keeps_facts=True,
     )
     for stretch in stretches:
         builder.add(stretch)
@@ -118,6 +123,7 @@ def test_compiled_and_pure_seal_random_rows_the_same(
             patch.setattr(merkle, "_compiled", module.perfect)
             assert sealed(stretches, redaction, seed) == pure
         assert pure[2].block.row_count > 50
+        assert sum(pure[2].facts.values()) == pure[2].block.row_count
 
 
 def test_a_run_of_large_rows_ends_after_a_megabyte_and_goes_on(

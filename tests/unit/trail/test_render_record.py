@@ -7,9 +7,10 @@ import json
 import pytest
 
 from cdc_audit.trail import render_activity
-from cdc_audit.trail.activity import Bulk, Share
+from cdc_audit.trail.activity import Nobody, Share
 from cdc_audit.trail.render import changes, stream
 from cdc_audit.trail.render_record import full, life
+from cdc_audit.trail.suspicious import Finding
 from tests.unit.trail.rows import row
 from tests.unit.trail.test_render import HOSTILE
 
@@ -56,7 +57,8 @@ def test_nothing_moves_a_terminal(text: str) -> None:
     update = hostile._replace(action="UPDATE", changed_fields=["note", text])
     lines = [*life([hostile, update]), *full(hostile), *full(update), *stream([hostile, update], 100)]
     lines += render_activity.shares([Share(text, text, text, 1, "2026", "2026")])
-    lines += render_activity.bulks([Bulk(text, text, text, text, 1, "2026", "2026", 1)])
+    lines += render_activity.findings([Finding(text, text, text, text, text, text, 1, "2026", "2026", 1)])
+    lines += render_activity.nobody([Nobody(text, text, text, text, text, 1, "2026", "2026", [1])])
     assert all(line.isprintable() for line in lines)
 
 
