@@ -84,17 +84,12 @@ class Audit(_Section):
         description="one schema, one source, one ledger",
     )
     record_reads: bool = Field(
-        default=False, description="write an audit row for each query of the trail (not in this version)"
+        default=False,
+        description="the commands that read the trail record it: who, which command, what was asked, how many rows; "
+        "to be set where they run",
     )
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-    @field_validator("record_reads")
-    @classmethod
-    def _not_yet(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("this version does not record queries of the trail")
-        return value
 
     @property
     def one_time_dsn(self) -> str:

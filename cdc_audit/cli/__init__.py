@@ -9,11 +9,12 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from collections.abc import Iterable
 
 import click
 
 from cdc_audit import __version__, failpoint
-from cdc_audit.errors import CdcAuditError
+from cdc_audit.errors import CdcAuditError, UsageError
 
 # Subcommand -> its one line of help. The modules are imported only when called, so that --help stays fast.
 _COMMANDS = {
@@ -76,11 +77,20 @@ def cdc_audit() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours becomes one or two lines on standard error and its exit code."""
+    """Run the command line; an error becomes a line on standard error, with what mends it on a second one, and an exit code."""
     try:
+        _check_text(sys.argv)
         cdc_audit.main(prog_name="cdc-audit", standalone_mode=False)
     except CdcAuditError as error:
-        click.echo(f"cdc-audit: {error}", err=True)
+        click.echo("\n".join(map(_shown, f"cdc-audit: {error}".split("\n"))), err=True)
+        sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "cdc-audit"
+        said = " ".join(error.format_message().split())
+        click.echo(_shown(f"{command}: {said} (see {command} --help)"), err=True)
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
@@ -98,3 +108,14 @@ def main() -> None:
             err=True,
         )
         sys.exit(CdcAuditError.exit_code)
+
+
+def _check_text(arguments: Iterable[str]) -> None:
+    """Raises UsageError for bytes that are no text: they come as lone surrogates, which can't be written anywhere."""
+    if any("\ud800" <= char <= "\udfff" for argument in arguments for char in argument):
+        raise UsageError("an argument is not text in UTF-8", remedy="correct it, or the terminal's encoding")
+
+
+def _shown(line: str) -> str:
+    """The line without what could move a terminal's cursor: it may quote what was typed, or a name in a database."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

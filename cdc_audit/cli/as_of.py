@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import click
 import orjson
 
-from cdc_audit.cli.reading import dsn_option, echo_csv, moment, open_trail, table_argument
+from cdc_audit.cli.reading import dsn_option, echo_csv, moment, open_trail, record_reading, table_argument
 from cdc_audit.cli.settings import with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import CheckFailedError
@@ -49,6 +49,7 @@ def command(
     assert time is not None
     with open_trail(config, dsn) as connection:
         state = as_of(connection, config.audit.audit_schema, parse_table(table), time, record)
+        record_reading(config, connection, len(state.rows))
     for doubt in state.doubts[:_MOST_DOUBTS]:
         click.echo(f"not known: {shown(doubt)}", err=True)
     if len(state.doubts) > _MOST_DOUBTS:

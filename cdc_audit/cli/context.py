@@ -8,7 +8,7 @@ import time
 import click
 import orjson
 
-from cdc_audit.cli.reading import dsn_option, moment, open_trail
+from cdc_audit.cli.reading import dsn_option, moment, open_trail, record_reading
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.cli.source import publication_lines
 from cdc_audit.config import Config
@@ -54,6 +54,7 @@ def missing(
     )
     with open_trail(config, dsn) as connection:
         found = activity.nobody(connection, config.audit.audit_schema, filters)
+        record_reading(config, connection, len(found))
     if as_json:
         for row in found:
             click.echo(orjson.dumps(row._asdict()))

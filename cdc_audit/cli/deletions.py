@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cdc_audit.cli.reading import dsn_option, moment, open_trail, terminal_width
+from cdc_audit.cli.reading import dsn_option, moment, open_trail, record_reading, terminal_width
 from cdc_audit.cli.settings import with_config
 from cdc_audit.config import Config
 from cdc_audit.trail import render
@@ -49,7 +49,8 @@ def command(
     )
     with open_trail(config, dsn) as connection:
         rows = list(read_log(connection, config.audit.audit_schema, filters))
-    page = rows[:limit]
+        page = rows[:limit]
+        record_reading(config, connection, len(page))
     for line in map(render.json_line, page) if as_json else render.table(page, terminal_width()):
         click.echo(line)
     if len(rows) > limit:

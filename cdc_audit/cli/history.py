@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cdc_audit.cli.reading import dsn_option, open_trail, table_argument
+from cdc_audit.cli.reading import dsn_option, open_trail, record_reading, table_argument
 from cdc_audit.cli.settings import with_config
 from cdc_audit.config import Config
 from cdc_audit.trail.history import history
@@ -35,6 +35,7 @@ def command(
     asked = parse_table(table)
     with open_trail(config, dsn) as connection:
         rows = history(connection, config.audit.audit_schema, asked, record)
+        record_reading(config, connection, len(rows))
     if not as_json:
         lines = life(rows, field)
     else:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import click
 
-from cdc_audit.cli.reading import dsn_option, echo_csv, moment, open_trail, terminal_width
+from cdc_audit.cli.reading import dsn_option, echo_csv, moment, open_trail, record_reading, terminal_width
 from cdc_audit.cli.settings import with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import UsageError
@@ -139,14 +139,19 @@ def command(
     )
     schema = config.audit.audit_schema
     form = "json" if as_json else form
+    rows: Iterable[LogRow]
     with open_trail(config, dsn) as connection:
         if follows:
+            record_reading(config, connection, None)
             rows = follow(connection, schema, filters, lambda: time.sleep(_POLL_S))
         else:
             if before_id is not None:
                 last = time_of(connection, schema, before_id)
                 filters = replace(filters, before_at=last, before_id=before_id)
             rows = read_log(connection, schema, filters)
+            if config.audit.record_reads:  # all of them first: their number is recorded before one is shown
+                rows = list(rows)
+                record_reading(config, connection, len(rows))
         if form == "csv":
             echo_csv(render.csv_lines(rows))
             return

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 import click
+from click.core import ParameterSource
 from psycopg import Connection
 
-from cdc_audit.cli.settings import require_dsn
+from cdc_audit.cli.settings import FLAGS, require_dsn
 from cdc_audit.config import Config
 from cdc_audit.errors import CdcAuditError
 from cdc_audit.postgres import connect
 from cdc_audit.trail.archived import archived
 from cdc_audit.trail.query import parse_time
+from cdc_audit.trail.reads import record_read
 from cdc_audit.trail.render import shown
 
 dsn_option = click.option("--dsn", metavar="DSN", help="The reader's own connection to the audit database.")
@@ -34,6 +36,27 @@ def open_trail(config: Config, dsn: str | None) -> Connection:
                 err=True,
             )
     return connection
+
+
+def record_reading(config: Config, connection: Connection, row_count: int | None) -> None:
+    """Where [audit] record_reads says so, record this reading: to be called before anything of the answer is shown.
+
+    ``row_count`` is the number of rows in the answer; None: they are shown as they come. Raises as ``reads.record_read`` does.
+    """
+    if config.audit.record_reads:
+        context = click.get_current_context()
+        names = context.command_path.split(" ")[1 if context.parent else 0 :]
+        record_read(connection, config.audit.audit_schema, " ".join(names), _asked(context), row_count)
+
+
+def _asked(context: click.Context) -> Mapping[str, object]:
+    """What was given on the command line, but for connections: they may hold a password."""
+    hidden = {"dsn", "config_file", *FLAGS}
+    return {
+        name: value
+        for name, value in context.params.items()
+        if name not in hidden and context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
 
 
 def moment(text: str | None) -> datetime | None:

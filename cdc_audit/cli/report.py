@@ -10,7 +10,7 @@ import click
 
 from cdc_audit.cli.key import read_public
 from cdc_audit.cli.progress import Progress
-from cdc_audit.cli.reading import dsn_option, moment, open_trail
+from cdc_audit.cli.reading import dsn_option, moment, open_trail, record_reading
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.cli.verify import describe, read_anchors
 from cdc_audit.config import Config
@@ -80,6 +80,7 @@ def command(
     anchors = read_anchors(sources, anchor_token_file, schema, keys)
     with open_trail(config, dsn) as connection:
         found = sections(connection, schema, start, end)
+        record_reading(config, connection, sum(len(one.rows) for one in found))
     checked = verify(
         require_dsn(dsn or config.audit.one_time_dsn, "audit"),
         schema,

@@ -7,7 +7,7 @@ from hashlib import sha256
 import click
 import orjson
 
-from cdc_audit.cli.reading import dsn_option, open_trail, terminal_width
+from cdc_audit.cli.reading import dsn_option, open_trail, record_reading, terminal_width
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import CheckFailedError
@@ -45,6 +45,7 @@ def command(config: Config, *, row_id: int, limit: int, as_json: bool, dsn: str 
         row = one_row(connection, schema, row_id)
         same = Filters(xid=row.xid, commit_lsn=row.commit_lsn, limit=limit + 1, oldest_first=True)
         others = [other for other in read_log(connection, schema, same) if other.id != row_id][:limit]
+        record_reading(config, connection, 1 + len(others))
     failure: CheckFailedError | None = None
     try:
         with reading(require_dsn(dsn or config.audit.one_time_dsn, "audit"), schema) as connection:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import click
 import orjson
 
-from cdc_audit.cli.reading import dsn_option, moment, open_trail
+from cdc_audit.cli.reading import dsn_option, moment, open_trail, record_reading
 from cdc_audit.cli.settings import with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import UsageError
@@ -56,6 +56,7 @@ def command(
     filters = Filters(since=moment(since), until=moment(until))
     with open_trail(config, dsn) as connection:
         found = findings(connection, config.audit.audit_schema, filters, rules)
+        record_reading(config, connection, len(found))
     if as_json:
         for row in found:
             click.echo(orjson.dumps(row._asdict()))

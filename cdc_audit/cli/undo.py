@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cdc_audit.cli.reading import dsn_option, moment, open_trail
+from cdc_audit.cli.reading import dsn_option, moment, open_trail, record_reading
 from cdc_audit.cli.settings import with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import CheckFailedError, UsageError
@@ -63,6 +63,7 @@ def command(
     )
     with open_trail(config, dsn) as connection:
         rows = list(read_log(connection, config.audit.audit_schema, filters))
+        record_reading(config, connection, len(rows))
     if xid is not None and len({row.commit_lsn for row in rows}) > 1:
         raise UsageError(
             f"xid {xid} is that of several transactions", remedy="give --id for each of its rows"

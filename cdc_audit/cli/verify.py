@@ -10,6 +10,7 @@ import orjson
 
 from cdc_audit.cli.key import read_public
 from cdc_audit.cli.progress import Progress
+from cdc_audit.cli.reading import open_trail, record_reading
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import CheckFailedError, IncompleteEvidenceError, SettingError, UsageError
@@ -99,16 +100,25 @@ def command(
     schema = config.audit.audit_schema
     if row_id is not None:
         with reading(chosen, schema) as connection:
-            click.echo(proof.write(prove(connection, schema, row_id)), nl=False)
+            proven = proof.write(prove(connection, schema, row_id))
+        _record(config, dsn, 1)
+        click.echo(proven, nl=False)
         return
     anchors = read_anchors(sources, anchor_token_file, schema, keys)
     report = verify(chosen, schema, Request(keys, anchors, since, jobs), Progress(as_json).show)
     if archive is not None:
         harms = check_retirements(open_store(archive), report.retirements)
         report.findings.extend(Finding(Kind.ALTERED, "trail", 0, 0, f"archive: {one}") for one in harms)
+    _record(config, dsn, report.rows)
     told = describe(report, keys, anchors, has_archive=archive is not None)
     click.echo(_json(report, anchors) if as_json else told)
     _raise(report)
+
+
+def _record(config: Config, dsn: str | None, rows: int) -> None:
+    if config.audit.record_reads:
+        with open_trail(config, dsn) as connection:
+            record_reading(config, connection, rows)
 
 
 def read_anchors(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import click
 import orjson
 
-from cdc_audit.cli.reading import dsn_option, moment, open_trail, terminal_width
+from cdc_audit.cli.reading import dsn_option, moment, open_trail, record_reading, terminal_width
 from cdc_audit.cli.settings import with_config
 from cdc_audit.config import Config
 from cdc_audit.trail import render_activity
@@ -47,6 +47,7 @@ def command(
     with open_trail(config, dsn) as connection:
         sums = shares(connection, schema, filters)
         times = by_time(connection, schema, filters, unit)
+        record_reading(config, connection, sum(share.rows for share in sums))
     if as_json:
         for row in sums:
             click.echo(orjson.dumps(row._asdict()))

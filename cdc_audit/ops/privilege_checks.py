@@ -26,11 +26,12 @@ _TABLES = {
     "audit_logs": {("INSERT", _WRITER), ("SELECT", _ADMIN)},
     "ledger": {("INSERT", _WRITER), ("SELECT", _WRITER), ("SELECT", _ADMIN)},
     "personal_values": {("INSERT", _WRITER), ("SELECT", _ADMIN)},
+    "reads": {("SELECT", _ADMIN)},
     "schema_version": {("SELECT", _WRITER), ("SELECT", _ADMIN)},
 }
 _PARTITION = {("SELECT", _ADMIN)}
 _SCHEMA = {("USAGE", _WRITER), ("USAGE", _ADMIN)}
-_FUNCTIONS = {"ensure_partition": {("EXECUTE", _WRITER)}}
+_FUNCTIONS = {"ensure_partition": {("EXECUTE", _WRITER)}, "record_read": {("EXECUTE", _ADMIN)}}
 
 
 def grants(session: Session) -> Outcome:

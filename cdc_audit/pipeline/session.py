@@ -397,21 +397,4 @@ class Session:
         )
         for alert in sealed.alerts:
             self._observer.ddl_alert(alert)
-        if sealed.facts:
-            self._suspect(sealed)
-
-    def _suspect(self, sealed: Sealed) -> None:
-        """Tell what begins to be suspicious with a block. Whatever goes wrong here is no reason to stop the trail."""
-        before = self._suspicion.forgotten
-        try:
-            found = self._suspicion.look(sealed.facts, sealed.block.block)
-        except Exception as error:
-            self._observer.warned("suspicion_failed", reason=type(error).__name__)
-            return
-        if self._suspicion.forgotten > before:
-            self._observer.warned(
-                "suspicion_forgets",
-                remedy="shorten the windows of rules; cdc-audit suspicious forgets nothing",
-            )
-        for alert in found:
-            self._observer.suspicious(alert)
+        self._suspicion.tell(sealed.facts, sealed.block.block, self._observer)

@@ -17,6 +17,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from cdc_audit.model.alert import Fact, SuspiciousAlert
+from cdc_audit.model.observer import Observer
 from cdc_audit.model.pattern import table_glob
 from cdc_audit.model.rule import SuspiciousRule
 
@@ -47,6 +48,20 @@ class Suspicion:
     def forgotten(self) -> int:
         """Keys forgotten, for want of room, within their window: what they would have become is only found by the command."""
         return sum(one.memory.forgotten for one in self._watched)
+
+    def tell(self, facts: Mapping[Fact, int], block: int, observer: Observer) -> None:
+        """``look``, and tell what was found. Raises nothing: an alert is no reason to stop the trail."""
+        before = self.forgotten
+        try:
+            found = self.look(facts, block)
+        except Exception as error:
+            observer.warned("suspicion_failed", reason=type(error).__name__)
+            return
+        for alert in found:
+            observer.suspicious(alert)
+        if self.forgotten > before:
+            remedy = "shorten the windows of rules; cdc-audit suspicious forgets nothing"
+            observer.warned("suspicion_forgets", remedy=remedy)
 
     def look(self, facts: Mapping[Fact, int], block: int) -> list[SuspiciousAlert]:
         """What begins with the facts of a durable block, each true of so many rows; to be called for each block in turn."""

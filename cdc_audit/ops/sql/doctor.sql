@@ -38,14 +38,14 @@ select pg_catalog.has_table_privilege(c.oid, 'SELECT')
  where c.oid = pg_catalog.to_regclass('cdc_audit.context_key')
 
 -- name: tables_to_guard
--- The relations of the audit schema that only ever grow: the ledger, the root of the rows and its leaves, and personal values.
+-- The relations of the audit schema that only ever grow: the ledger, the root of the rows and its leaves, personal values, and readings.
 -- The event bits of a trigger are 8 (delete), 16 (update) and 32 (truncate); 'A' is enabled always.
 select c.relname::text as name,
        coalesce(pg_catalog.bit_or(t.tgtype::int) filter (where t.tgenabled = 'A'), 0) & 56 as guarded
   from pg_catalog.pg_class as c
   left join pg_catalog.pg_trigger as t on t.tgrelid = c.oid and (not t.tgisinternal or t.tgparentid <> 0)
  where c.relnamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident(%(schema)s))
-   and (c.relname in ('audit_logs', 'ledger', 'personal_values')
+   and (c.relname in ('audit_logs', 'ledger', 'personal_values', 'reads')
         or exists (select 1
                      from pg_catalog.pg_inherits as i
                      join pg_catalog.pg_class as root on root.oid = i.inhparent

@@ -23,7 +23,7 @@ select {schema}.protect(grown.relname::text)
   from (select relname
           from pg_catalog.pg_class as c
          where relnamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident({schema_name}))
-           and (relname in ('audit_logs', 'ledger', 'personal_values')
+           and (relname in ('audit_logs', 'ledger', 'personal_values', 'reads')
                 or oid in (select relid
                              from pg_catalog.pg_partition_tree(pg_catalog.format('%I.audit_logs', {schema_name}::text)::regclass)))
          order by relkind <> 'p', relname) as grown

@@ -9,7 +9,8 @@ set local extra_float_digits = 3;
 
 create temporary table undo_later (place bigint generated always as identity, change jsonb) on commit drop;
 
--- Takes one change back, if its row is still what the change made of it. What a foreign key refuses for now is kept for later.
+-- Takes one change back, if its row is still what the change made of it. What a foreign key refuses for now is kept for later; so is
+-- a deletion that would change or delete other rows by a foreign key.
 create function pg_temp.take_back(change jsonb) returns void language plpgsql as $take_back$
 declare
     target  constant regclass := pg_catalog.format('%I.%I', change ->> 'schema', change ->> 'table')::regclass;
@@ -20,6 +21,7 @@ declare
     record  text;
     columns text;
     hits    bigint;
+    refers  record;
 begin
     select pg_catalog.string_agg(pg_catalog.format('t.%1$I = seen.%1$I', attname), ' and ')
       into record
@@ -33,6 +35,22 @@ begin
        and (present is null or past -> attname::text is distinct from present -> attname::text);
     same := pg_catalog.concat_ws(' and ', record, same);
     if past is null then
+        for refers in
+            select conrelid::regclass as place, pg_catalog.string_agg(pg_catalog.format('r.%I = seen.%I', own.attname, its.attname), ' and ')
+                   || case when conrelid = target then ' and pg_catalog.to_jsonb(r) <> pg_catalog.to_jsonb(seen)' else '' end as so
+              from pg_catalog.pg_constraint
+             cross join lateral rows from (pg_catalog.unnest(conkey), pg_catalog.unnest(confkey)) as k (own, its)
+              join pg_catalog.pg_attribute as own on own.attrelid = conrelid and own.attnum = k.own
+              join pg_catalog.pg_attribute as its on its.attrelid = confrelid and its.attnum = k.its
+             where contype = 'f' and confrelid = target and confdeltype in ('c', 'n', 'd')
+             group by pg_constraint.oid, conrelid
+        loop
+            execute pg_catalog.format('select count(*) from %s as r, pg_catalog.jsonb_populate_record(null::%s, $1) as seen where %s',
+                                      refers.place, target, refers.so) into hits using present;
+            if hits > 0 then
+                raise foreign_key_violation;
+            end if;
+        end loop;
         execute pg_catalog.format('delete from %1$s as t using pg_catalog.jsonb_populate_record(null::%1$s, $1) as seen where %2$s',
                                   target, same) using present;
     elsif present is null then

@@ -19,6 +19,7 @@ TABLES = (
     "audit_logs_2026_11",
     "ledger",
     "personal_values",
+    "reads",
     "schema_version",
 )
 VERBS = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER")
@@ -95,10 +96,12 @@ def test_the_matrix_of_every_role_and_verb_on_every_object(
     for name in functions:
         may = {role: with_month.execute(_MAY_EXECUTE, (role, name)).fetchone() == (True,) for role in roles}
         matrix[name] = {role: ["EXECUTE"] if may[role] else [] for role in roles}
-        writes = name.startswith("audit.ensure_partition(")
-        assert may == {"audit_owner": True, "audit_writer": writes, "audit_admin": False, "public": False}, (
-            name
-        )
+        assert may == {
+            "audit_owner": True,
+            "audit_writer": name.startswith("audit.ensure_partition("),
+            "audit_admin": name.startswith("audit.record_read("),
+            "public": False,
+        }, name
     matrix["(schema)"] = {
         role: [
             verb
@@ -175,6 +178,8 @@ WRITER_CAN_NOT = [
     "delete from audit.personal_values",
     "truncate audit.personal_values",
     "select audit.erase(l) from audit.ledger as l",
+    "select command from audit.reads",
+    "select audit.record_read('log', '{}', 1)",
     "set session_replication_role = replica",
     "set role audit_owner",
     "set role audit_admin",

@@ -59,8 +59,9 @@ def test_a_superuser_is_refused_whatever_the_replication_role(
     audit.execute("insert into audit.personal_values values (1, 'context', 'f', '\\x00', '\\x01', 'x')")
     leaf = "audit_logs_2021_05" if month == "2021-05" else "audit_logs_default"
     audit.execute(f"set session_replication_role = {replication_role}".encode())
-    for table in ("audit_logs", leaf, "ledger", "personal_values"):
-        column = {"ledger": "kind", "personal_values": "field"}.get(table, "action")
+    audit.execute("select audit.record_read('log', '{}', 1)")
+    for table in ("audit_logs", leaf, "ledger", "personal_values", "reads"):
+        column = {"ledger": "kind", "personal_values": "field", "reads": "command"}.get(table, "action")
         for statement in (
             f"update audit.{table} set {column} = 'x'",
             f"delete from audit.{table}",
