@@ -6,9 +6,8 @@ import secrets
 import time
 
 import click
-import orjson
 
-from cdc_audit.cli.reading import dsn_option, moment, open_trail, record_reading
+from cdc_audit.cli.reading import dsn_option, echo_json, moment, open_trail, record_reading
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.cli.source import publication_lines
 from cdc_audit.config import Config
@@ -57,7 +56,7 @@ def missing(
         record_reading(config, connection, len(found))
     if as_json:
         for row in found:
-            click.echo(orjson.dumps(row._asdict()))
+            echo_json(row._asdict())
     elif found:
         click.echo("\n".join(render_activity.nobody(found)))
     else:
@@ -112,7 +111,7 @@ def check(config: Config, *, application: str, timeout: float, as_json: bool, ds
             remedy="cdc-audit doctor, and is cdc-audit run running?",
         )
     if as_json:
-        click.echo(orjson.dumps({**found._asdict(), "seconds": round(latency, 3), "xid": xid}))
+        echo_json({**found._asdict(), "seconds": round(latency, 3), "xid": xid})
     else:
         click.echo(
             f"arrived after {latency:.3f} s: user {found.user_id or '-'} ({found.context_trust}),"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 import click
+import orjson
 from click.core import ParameterSource
 from psycopg import Connection
 
@@ -17,6 +18,7 @@ from cdc_audit.config import Config
 from cdc_audit.errors import CdcAuditError
 from cdc_audit.postgres import connect
 from cdc_audit.trail.archived import archived
+from cdc_audit.trail.image import printable
 from cdc_audit.trail.query import parse_time
 from cdc_audit.trail.reads import record_read
 from cdc_audit.trail.render import shown
@@ -67,6 +69,11 @@ def moment(text: str | None) -> datetime | None:
 def terminal_width() -> int:
     """Columns of the terminal; 160 if there is none."""
     return shutil.get_terminal_size((160, 24)).columns
+
+
+def echo_json(value: object) -> None:
+    """A line of JSON in which what a terminal would not print as itself is escaped."""
+    click.echo(printable(orjson.dumps(value).decode()))
 
 
 def echo_csv(lines: Iterable[str]) -> None:

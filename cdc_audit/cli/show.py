@@ -7,7 +7,7 @@ from hashlib import sha256
 import click
 import orjson
 
-from cdc_audit.cli.reading import dsn_option, open_trail, record_reading, terminal_width
+from cdc_audit.cli.reading import dsn_option, echo_json, open_trail, record_reading, terminal_width
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import CheckFailedError
@@ -57,7 +57,7 @@ def command(config: Config, *, row_id: int, limit: int, as_json: bool, dsn: str 
     if as_json:
         ids = [other.id for other in others]
         shown = {"row": orjson.Fragment(json_line(row)), "proof": said, "transaction": ids}
-        click.echo(orjson.dumps(shown))
+        echo_json(shown)
     else:
         click.echo("\n".join(full(row)))
         if failure is None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import click
-import orjson
 
-from cdc_audit.cli.reading import dsn_option, moment, open_trail, record_reading
+from cdc_audit.cli.reading import dsn_option, echo_json, moment, open_trail, record_reading
 from cdc_audit.cli.settings import with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import UsageError
@@ -59,7 +58,7 @@ def command(
         record_reading(config, connection, len(found))
     if as_json:
         for row in found:
-            click.echo(orjson.dumps(row._asdict()))
+            echo_json(row._asdict())
     elif found:
         click.echo("\n".join(render_activity.findings(found)))
     else:

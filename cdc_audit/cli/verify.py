@@ -10,15 +10,17 @@ import orjson
 
 from cdc_audit.cli.key import read_public
 from cdc_audit.cli.progress import Progress
-from cdc_audit.cli.reading import open_trail, record_reading
+from cdc_audit.cli.reading import record_reading
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import CheckFailedError, IncompleteEvidenceError, SettingError, UsageError
+from cdc_audit.postgres import connect
 from cdc_audit.seal import proof
 from cdc_audit.seal.signature import key_id
 from cdc_audit.trail.anchor_sources import parse_source, read_source
 from cdc_audit.trail.archive_store import open_store
 from cdc_audit.trail.archive_verify import check_retirements
+from cdc_audit.trail.image import printable
 from cdc_audit.trail.verify import Report, Request, reading, verify
 from cdc_audit.trail.verify_anchors import Anchors
 from cdc_audit.trail.verify_findings import Finding, Kind
@@ -117,7 +119,7 @@ def command(
 
 def _record(config: Config, dsn: str | None, rows: int) -> None:
     if config.audit.record_reads:
-        with open_trail(config, dsn) as connection:
+        with connect(dsn or require_dsn(config.audit.one_time_dsn, "audit"), side="audit") as connection:
             record_reading(config, connection, rows)
 
 
@@ -179,7 +181,7 @@ def _json(report: Report, anchors: Anchors | None) -> str:
         "retirements": [one._asdict() for one in report.retirements],
         "anchor_notes": anchors.notes if anchors else [],
     }
-    return orjson.dumps(shown).decode()
+    return printable(orjson.dumps(shown).decode())
 
 
 def _raise(report: Report) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import click
-import orjson
 
-from cdc_audit.cli.reading import dsn_option, moment, open_trail, record_reading, terminal_width
+from cdc_audit.cli.reading import dsn_option, echo_json, moment, open_trail, record_reading, terminal_width
 from cdc_audit.cli.settings import with_config
 from cdc_audit.config import Config
 from cdc_audit.trail import render_activity
@@ -50,9 +49,9 @@ def command(
         record_reading(config, connection, sum(share.rows for share in sums))
     if as_json:
         for row in sums:
-            click.echo(orjson.dumps(row._asdict()))
+            echo_json(row._asdict())
         for first, count in times:
-            click.echo(orjson.dumps({unit: first, "rows": count}))
+            echo_json({unit: first, "rows": count})
     elif not sums:
         click.echo("nothing", err=True)
     else:

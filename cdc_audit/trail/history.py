@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from psycopg import Connection
 
+from cdc_audit.model.lsn import parse_lsn
 from cdc_audit.trail.image import Keys
 from cdc_audit.trail.query import Filters, LogRow, read_log
 
 _SAMPLE = 200
 _MOST_KEYS = 100
-_BORN = {"INSERT", "SNAPSHOT"}
 _FAR = 1 << 62
 
 
@@ -44,26 +44,34 @@ def history(connection: Connection, schema: str, table: tuple[str | None, str], 
     def trace(key: str, first: LogRow | None) -> None:
         """The life under the keys that came before, if it does not begin with this row."""
         for _ in range(_MOST_KEYS):
-            if first is not None and first.action in _BORN:
+            if first is not None and first.action == "INSERT":
                 return
-            moved = _moved_to(key, first.id - 1 if first else _FAR)
+            moved = _moved_to(key, first)
             if moved is None or moved.record_id is None:
                 return
             key = moved.record_id
             for first in reversed(rows(key, up_to=moved.id)):
                 found[first.id] = first
-                if first.action in _BORN:
+                if first.action == "INSERT":
                     break
 
-    def _moved_to(key: str, up_to: int) -> LogRow | None:
-        """The last UPDATE that gave a record this key."""
+    def _moved_to(key: str, first: LogRow | None) -> LogRow | None:
+        """The last UPDATE that gave a record this key before its first row under it. Behind a snapshot's row, by id, changes from
+        before it may stand: of those the position tells.
+        """
+        copied = first is not None and first.action == "SNAPSHOT"
+        up_to = first.id - 1 if first and not copied else _FAR
+        until = parse_lsn(first.commit_lsn) if first and copied else _FAR
         columns = keys.columns_of(key)
         if columns is None:
             return None
         change = replace(
             every, action="UPDATE", field=columns[0][0], after=columns, up_to_id=up_to, oldest_first=False
         )
-        return next((row for row in read_log(connection, schema, change) if row.record_id != key), None)
+        for row in read_log(connection, schema, change):
+            if row.record_id != key and parse_lsn(row.commit_lsn) <= until:
+                return row
+        return None
 
     for row in own:
         follow(row)

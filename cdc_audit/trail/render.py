@@ -15,13 +15,15 @@ from unicodedata import combining, east_asian_width
 
 import orjson
 
+from cdc_audit.trail.image import printable
 from cdc_audit.trail.query import LogRow
 
 _HEADINGS = ("time (UTC)", "user", "action", "table", "record", "notes", "what changed")
-# The widest that a column gets; "what changed" takes the rest, and at least a third.
+# The widest that a column gets, and how far it may be narrowed; "what changed" takes the rest, and at least a quarter.
 _WIDEST = (19, 24, 10, 28, 18, 24)
+_NARROWEST = (19, 4, 6, 5, 4, 4)
+_NOTES = _HEADINGS.index("notes")
 _LEAST_CHANGES = 16
-_NARROWEST = 4
 _GAP = "  "
 _JSONB = ("old_data", "new_data", "context")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -37,32 +39,37 @@ class _Number(str):
 
 
 def table(rows: Sequence[LogRow], width: int) -> Iterator[str]:
-    """Lines of a table that is at most ``width`` columns wide (but not under about 67), with a heading.
+    """Lines of a table that is at most ``width`` columns wide (but not under 70), with a heading.
 
     What is cut ends in ``…``. Control characters and invisible characters are escaped. ``notes`` says how far
-    the user can be believed unless that is signed, and what the row lacks.
+    the user can be believed unless that is signed, and what the row lacks; where there is nothing to say they are left out.
     """
-    cells = [_cells(row) for row in rows]
-    widths = _widths([_HEADINGS[:-1], *(row[:-1] for row in cells)], width)
-    for row in (_HEADINGS, *cells):
-        yield _line(row, widths)
+    cells = [_HEADINGS, *(_cells(row) for row in rows)]
+    places = [
+        place for place in range(len(_WIDEST)) if place != _NOTES or any(row[place] for row in cells[1:])
+    ]
+    widths = _widths(cells, places, width)
+    for row in cells:
+        yield _line([*(row[place] for place in places), row[-1]], widths)
 
 
 def stream(rows: Iterable[LogRow], width: int) -> Iterator[str]:
     """The same lines for rows that come one by one: every column is as wide as it may get."""
-    widths = _widths([["x" * widest for widest in _WIDEST]], width)
+    widths = _widths([["x" * widest for widest in _WIDEST]], range(len(_WIDEST)), width)
     yield _line(_HEADINGS, widths)
     for row in rows:
         yield _line(_cells(row), widths)
 
 
 def json_line(row: LogRow) -> str:
-    """One row as a JSON object of all columns in table order; jsonb nests, with every digit."""
+    """One row as a JSON object of all columns in table order; jsonb nests, with every digit. What a terminal would not print as
+    itself is escaped, as JSON can.
+    """
     fields = row._asdict()
     for name in _JSONB:
         if fields[name] is not None:
             fields[name] = orjson.Fragment(fields[name])
-    return orjson.dumps(fields).decode()
+    return printable(orjson.dumps(fields).decode())
 
 
 def csv_lines(rows: Iterable[LogRow]) -> Iterator[str]:
@@ -133,14 +140,18 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return _GAP.join(_fit(cell, room) for cell, room in zip(cells, widths, strict=True)).rstrip()
 
 
-def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
-    natural = [max(columns(row[place]) for row in rows) for place in range(len(_WIDEST))]
-    widths = [min(*pair) for pair in zip(natural, _WIDEST, strict=True)]
-    least = max(_LEAST_CHANGES, width // 3)
+def _widths(rows: Sequence[Sequence[str]], places: Sequence[int], width: int) -> list[int]:
+    """How wide these columns of the rows are, and the last one beside them."""
+    widths = [min(max(columns(row[place]) for row in rows), _WIDEST[place]) for place in places]
+    least = max(_LEAST_CHANGES, width // 4)
     room = width - len(_GAP) * len(widths) - least
-    while sum(widths) > room and max(widths[1:]) > _NARROWEST:  # the time stays whole
-        widest = max(range(1, len(widths)), key=lambda place: widths[place])
-        widths[widest] -= 1
+    narrowest = [_NARROWEST[place] for place in places]
+    while sum(widths) > room:
+        spare = [have - least for have, least in zip(widths, narrowest, strict=True)]
+        most = max(range(len(widths)), key=spare.__getitem__)
+        if spare[most] <= 0:
+            break
+        widths[most] -= 1
     return [*widths, max(_LEAST_CHANGES, width - len(_GAP) * len(widths) - sum(widths))]
 
 

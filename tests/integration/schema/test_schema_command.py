@@ -42,8 +42,8 @@ def test_status_shows_what_is_pending(call: Call) -> None:
         "pending": ["0001_trail", "0002_personal", "0003_retention", "0004_reads"],
     }
     assert (
-        "pending: 0001_trail\npending: 0002_personal\npending: 0003_retention\npending: 0004_reads\nto apply: cdc-audit schema migrate"
-        in call("status").output
+        "pending: 0001_trail\npending: 0002_personal\npending: 0003_retention\npending: 0004_reads\n"
+        "to apply: cdc-audit schema migrate" in call("status").output
     )
     call("migrate")
     assert json.loads(call("status", "--json").output)["pending"] == []
