@@ -46,7 +46,9 @@ def history(connection: Connection, schema: str, table: tuple[str | None, str], 
         for _ in range(_MOST_KEYS):
             if first is not None and first.action == "INSERT":
                 return
-            moved = _moved_to(key, first)
+            moved = _moved_to(
+                connection, schema, replace(every, after=keys.columns_of(key) or ()), key, first
+            )
             if moved is None or moved.record_id is None:
                 return
             key = moved.record_id
@@ -55,25 +57,31 @@ def history(connection: Connection, schema: str, table: tuple[str | None, str], 
                 if first.action == "INSERT":
                     break
 
-    def _moved_to(key: str, first: LogRow | None) -> LogRow | None:
-        """The last UPDATE that gave a record this key before its first row under it. Behind a snapshot's row, by id, changes from
-        before it may stand: of those the position tells.
-        """
-        copied = first is not None and first.action == "SNAPSHOT"
-        up_to = first.id - 1 if first and not copied else _FAR
-        until = parse_lsn(first.commit_lsn) if first and copied else _FAR
-        columns = keys.columns_of(key)
-        if columns is None:
-            return None
-        change = replace(
-            every, action="UPDATE", field=columns[0][0], after=columns, up_to_id=up_to, oldest_first=False
-        )
-        for row in read_log(connection, schema, change):
-            if row.record_id != key and parse_lsn(row.commit_lsn) <= until:
-                return row
-        return None
-
     for row in own:
         follow(row)
     trace(record, own[0] if own else None)
     return [found[number] for number in sorted(found)]
+
+
+def _moved_to(
+    connection: Connection, schema: str, having: Filters, key: str, first: LogRow | None
+) -> LogRow | None:
+    """The last UPDATE that gave a record this key (``having.after``) before ``first``, its first row under it.
+
+    Behind a snapshot's row, by id, changes from before it may stand: of those the position tells.
+    """
+    if not having.after:
+        return None
+    copied = first is not None and first.action == "SNAPSHOT"
+    change = replace(
+        having,
+        action="UPDATE",
+        field=having.after[0][0],
+        up_to_id=first.id - 1 if first and not copied else _FAR,
+        oldest_first=False,
+    )
+    until = parse_lsn(first.commit_lsn) if first and copied else _FAR
+    for row in read_log(connection, schema, change):
+        if row.record_id != key and parse_lsn(row.commit_lsn) <= until:
+            return row
+    return None

@@ -55,4 +55,4 @@ def run(*arguments: str, env: Mapping[str, str] | None = None) -> Done:
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)
-    return Done(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]
+    return Done(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))

@@ -13,6 +13,7 @@ from cdc_audit import postgres
 from cdc_audit.model.context import Context, Trust
 from cdc_audit.model.event import Begin, Change, Shape, Stretch
 from cdc_audit.model.jsonb import canonical
+from cdc_audit.model.ledger import Receipt
 from cdc_audit.schema.migrate import migrate
 from cdc_audit.seal.block import NO_HASH
 from cdc_audit.seal.builder import BlockBuilder
@@ -84,14 +85,16 @@ def _values(image: Mapping[str, object] | None) -> list[bytes]:
 
 def write_small_trail(
     dsn: str, stretches: Iterable[Stretch], signer: Signer | None = None, begun: datetime = BEGUN
-) -> None:
-    """Migrate an empty database and write a block for each transaction, as of its time; the same rows give the same hashes."""
+) -> Receipt:
+    """Migrate an empty database and write a block for each transaction, as of its time; the same rows give the same hashes.
+    The last block's receipt.
+    """
     with postgres.connect(dsn, side="audit") as connection:
         migrate(connection, "audit", None)
-    asyncio.run(_write(dsn, stretches, signer, begun))
+    return asyncio.run(_write(dsn, stretches, signer, begun))
 
 
-async def _write(dsn: str, stretches: Iterable[Stretch], signer: Signer | None, begun: datetime) -> None:
+async def _write(dsn: str, stretches: Iterable[Stretch], signer: Signer | None, begun: datetime) -> Receipt:
     writer = await Writer.open(dsn, "audit", application_name="small_trail", signer=signer)
     key_id = signer.key_id if signer else ""
     try:
@@ -99,7 +102,7 @@ async def _write(dsn: str, stretches: Iterable[Stretch], signer: Signer | None, 
             ledger.before_genesis("7000000000000000000", "shop", 0), NO_HASH, kind="genesis", start_lsn=0, end_lsn=0,
             detail={}, timeline=1, written_at=ledger.timestamp(begun), signer=signer,
         )  # fmt: skip
-        await writer.commit(block, hash_)
+        receipt = await writer.commit(block, hash_)
         builder = BlockBuilder(block, hash_, timeline=1, key_id=key_id)
         for stretch in stretches:
             builder.add(stretch)
@@ -107,6 +110,7 @@ async def _write(dsn: str, stretches: Iterable[Stretch], signer: Signer | None, 
                 at = stretch.transaction.committed_at
                 await writer.write(builder.take(), at[:7])
                 sealed = builder.close(kind="data", written_at=at)
-                await writer.commit(sealed.block, sealed.block_hash)
+                receipt = await writer.commit(sealed.block, sealed.block_hash)
+        return receipt
     finally:
         await writer.close()

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import orjson
 import pytest
 
 from cdc_audit.model.context import Context, Trust
 from cdc_audit.model.event import ApplicationEvent
+from cdc_audit.model.jsonb import canonical
 from cdc_audit.trail.render import columns
 from tests.support.command_line import Done, run
 from tests.support.servers import Server
@@ -43,18 +45,20 @@ def dsn(audit_cluster: Server) -> Iterator[str]:
     shop = Shop(BEGUN)
     for word in WORDS.values():
         short = word[:50]
-        said = Context(Trust.ASSERTED, word, word, "", word, json.dumps({word: word}), word, word)
+        said = Context(Trust.ASSERTED, word, word, "", word, jsonb({word: word}).decode(), word, word)
         old, new = {"id": word, short: "before"}, {"id": word, short: word}
         table = f"{short.replace('.', '')}.{short.replace('.', '')}"
         shop.transaction(said, row(table, None, old), row(table, old, new), row(table, new, None))
         nobody = Context(Trust.NONE, db_user=word, application_name=word)
         shop.transaction(nobody, row("t", None, {"id": word, "v": [word, {word: word}]}))
-        shop.transaction(
-            said, ApplicationEvent("READ", f"s.{short}", word, json.dumps({word: word}).encode())
-        )
+        shop.transaction(said, ApplicationEvent("READ", f"s.{short}", word, jsonb({word: word})))
     write_small_trail(audit_cluster.dsn(name), shop.stretches)
     yield audit_cluster.dsn(name)
     audit_cluster.execute(f'drop database "{name}" with (force)')
+
+
+def jsonb(value: object) -> bytes:
+    return canonical(orjson.dumps(value))
 
 
 def asked(word: str) -> dict[str, tuple[str, ...]]:

@@ -71,7 +71,7 @@ WRONG = {
     ("log", "--table", 'a"b'): "not a table",
     ("log", "--follow", "--before-id", "1"): "--follow goes on from the newest row",
     ("log", "--before-id", "999999"): "no row 999999",
-    ("log", "--since", "99999d"): "not a time",
+    ("log", "--since", "999999d"): "not a time",
     ("history", "shop.a.b", "1"): "not a table",
     ("show", "999999"): "no row 999999",
     ("as-of", "orders", "--at", "2001-01-01"): "does not reach back",
