@@ -21,18 +21,6 @@ from tests.integration.trail.tampering import ANN, BEN, KEY_A, LedgerWriter, sup
 from tests.support import second_verifier as second
 from tests.support.servers import Server
 
-__all__ = [
-    "FEBRUARY",
-    "JANUARY",
-    "KEY_A",
-    "MARCH",
-    "POINTS",
-    "LedgerWriter",
-    "Scene",
-    "key_files",
-    "write_old_trail",
-]
-
 # Where archive run may be killed, in this order.
 POINTS = (
     "archive-rows-kept",
