@@ -22,6 +22,13 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _check_host_and_port(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if value and not (colon and host and port.isdigit() and int(port) < 65536):
+        raise ValueError("must be host:port")
+    return value
+
+
 class Source(_Section):
     """``[source]``: the database whose changes are audited."""
 
@@ -129,6 +136,37 @@ class Context(_Section):
         description="other packages whose messages of contexts are understood, too, as asserted",
         examples=[["bemi", "sequin"]],
     )
+
+
+class Reads(_Section):
+    """``[reads]``: what pgAudit writes into the server's log of reads, for cdc-audit reads follow beside the log files."""
+
+    dsn: str = Field(
+        default="",
+        description="the follower's connection to the source (the primary): a role of cdc-audit source install --reads",
+        examples=["host=/var/run/postgresql dbname=app user=cdc_audit_reads"],
+    )
+    directory: str = Field(
+        default="",
+        description="the folder with the server's log files of JSON lines: its log_directory",
+        examples=["/var/log/postgresql"],
+    )
+    name: str = Field(
+        default="",
+        max_length=200,
+        description="under which positions are kept, one for each server's log; empty: this host's name",
+    )
+    statement: Literal["redacted", "full", "none"] = Field(
+        default="redacted",
+        description="the SQL text: redacted is without strings, numbers and comments, full also has parameters, "
+        "where pgaudit.log_parameter logs them",
+    )
+    poll_interval: float = Field(default=0.5, ge=0.05, le=60, description="seconds between two looks")
+    listen: str = Field(
+        default="127.0.0.1:9188", description="host:port of the follower's /metrics; empty switches it off"
+    )
+
+    _host_and_port = field_validator("listen")(_check_host_and_port)
 
 
 class RedactRule(_Section):
@@ -314,13 +352,7 @@ class Metrics(_Section):
 
     listen: str = Field(default="127.0.0.1:9187", description="host:port; empty switches it off")
 
-    @field_validator("listen")
-    @classmethod
-    def _host_and_port(cls, value: str) -> str:
-        host, colon, port = value.rpartition(":")
-        if value and not (colon and host and port.isdigit() and int(port) < 65536):
-            raise ValueError("must be host:port")
-        return value
+    _host_and_port = field_validator("listen")(_check_host_and_port)
 
 
 class Log(_Section):
@@ -341,6 +373,7 @@ class Config(_Section):
     audit: Audit = Audit()
     batch: Batch = Batch()
     context: Context = Context()
+    reads: Reads = Reads()
     redact: Redact = Redact()
     ledger: Ledger = Ledger()
     retention: Retention = Retention()

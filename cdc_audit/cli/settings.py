@@ -30,6 +30,7 @@ from cdc_audit.config import (
     Ledger,
     Log,
     Metrics,
+    Reads,
     Redact,
     Retention,
     Source,
@@ -228,6 +229,7 @@ def _layers(file: Path | None) -> type[BaseSettings]:
         audit: Audit = Audit()
         batch: Batch = Batch()
         context: Context = Context()
+        reads: Reads = Reads()
         redact: Redact = Redact()
         ledger: Ledger = Ledger()
         retention: Retention = Retention()

@@ -15,7 +15,7 @@ from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import UsageError
 from cdc_audit.postgres import connect
-from cdc_audit.source import hardening, publication
+from cdc_audit.source import hardening, publication, reads
 from cdc_audit.source import install as installation
 from cdc_audit.source import tables as source_tables
 from cdc_audit.source.tables import TableState
@@ -45,6 +45,12 @@ def command() -> None:
 @click.option(
     "--harden", is_flag=True, help="That, and event triggers that tell the trail of DDL (as a superuser)."
 )
+@click.option(
+    "--reads",
+    "follower",
+    metavar="ROLE",
+    help="Also let ROLE follow pgAudit's reads (as a superuser): cdc-audit reads follow.",
+)
 @click.option("--print-sql", is_flag=True, help="Only print what would be run.")
 @with_config
 def install(
@@ -55,6 +61,7 @@ def install(
     patterns: Sequence[str],
     revoke_emit: bool,
     harden: bool,
+    follower: str | None,
     print_sql: bool,
 ) -> None:
     """Install or upgrade schema cdc_audit: set_context, log_event, and the key that signs. Can be repeated.
@@ -67,13 +74,15 @@ def install(
 
     With --harden DDL leaves rows in the trail, too, and the daemon warns of what would hide changes from it.
 
+    With --reads the role may send what pgAudit logs, and pgAudit logs nothing of what the role itself does in this database.
+
     Example: cdc-audit source install --guc app.current_user --tables 'shop.*'
     """
     if patterns and not (guc or sessions):
         raise UsageError("--tables needs --guc or --sessions: it says on which tables those are sent")
-    if print_sql and (guc or sessions or revoke_emit):
+    if print_sql and (guc or sessions or revoke_emit or follower):
         raise UsageError(
-            "--print-sql prints the installation and --harden, not --guc, --sessions or --revoke-emit"
+            "--print-sql prints the installation and --harden, not --guc, --sessions, --reads or --revoke-emit"
         )
     role = daemon_role(config)
     with _source(config) as source:
@@ -93,6 +102,9 @@ def install(
         if sessions:
             done = installation.install_session_triggers(source, where, config.source.exclude)
             _report(done, "say whose session it is, where nothing else is said")
+        if follower:
+            reads.install(source, follower)
+            click.echo(f"role {follower} may send reads, and pgAudit logs nothing of it in this database")
         if harden:
             installation.harden(source)
             click.echo("event triggers tell the trail of DDL: " + ", ".join(hardening.EVENT_TRIGGERS))

@@ -19,7 +19,11 @@ from cdc_audit.model.event import ApplicationEvent
 from cdc_audit.model.jsonb import NotJsonbError, canonical
 
 # An application can't make its events look like what the database itself reports.
-_RESERVED = frozenset({"INSERT", "UPDATE", "DELETE", "TRUNCATE", "DDL", "CONTEXT", "SNAPSHOT"})
+_RESERVED = frozenset(
+    {"INSERT", "UPDATE", "DELETE", "TRUNCATE", "DDL", "CONTEXT", "SNAPSHOT", "SELECT", "READ_GAP"}
+)
+# Of two messages that make one row, the one that can be believed less decides.
+WEAKNESS = {Trust.NONE: 0, Trust.SIGNED: 1, Trust.ASSERTED: 2, Trust.INVALID: 3, Trust.FORGED: 4}
 _ACTION = re.compile(r"[A-Z][A-Z0-9_]{0,62}")
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 
 from cdc_audit.errors import StreamError
 from cdc_audit.join import context as read_context
-from cdc_audit.join import ddl, foreign
-from cdc_audit.join.event import ReadEvent, read_event
+from cdc_audit.join import ddl, foreign, reading
+from cdc_audit.join.event import WEAKNESS, ReadEvent, read_event
 from cdc_audit.model.context import NO_CONTEXT, Context, ContextKey, Trust
 from cdc_audit.model.event import ApplicationEvent, Begin, Change, Commit, Event, Message, Stretch
 
@@ -38,6 +38,8 @@ class Joiner:
         self._event_prefix = f"{prefix}.event"
         self._ddl_prefix = f"{prefix}.ddl"
         self._session_prefix = f"{prefix}.session"
+        self._read_prefix = f"{prefix}.read"
+        self._contexts = reading.Contexts()
         self._foreign = frozenset(foreign.prefixes(accept))
         self._hold_rows = hold_rows
         self._hold_bytes = hold_bytes
@@ -53,6 +55,7 @@ class Joiner:
         self._held_bytes = 0
         self._is_flowing = False  # the transaction was larger than the hold: what came so far has gone on
         self._has_started = False
+        self._has_several = False  # contexts, or one that does not count from the transaction's beginning
 
     @property
     def in_transaction(self) -> bool:
@@ -112,12 +115,14 @@ class Joiner:
         self._context = None
         self._session = NO_CONTEXT
         self._held_bytes = self._held_rows = 0
-        self._is_flowing = self._has_started = False
+        self._is_flowing = self._has_started = self._has_several = False
 
     def _commit(self, out: list[Stretch], commit: Commit) -> None:
         if self._transaction is None or self._transaction.end_lsn != commit.end_lsn:
             raise StreamError("a COMMIT without its BEGIN")
         self._release(out, ends=True)
+        if self._context is not None and not self._has_several:
+            self._contexts.remember(self._transaction.xid, self._transaction.committed_at, self._context)
         self._transaction = None
 
     def _message(self, out: list[Stretch], message: Message, sent_at: str) -> None:
@@ -132,6 +137,9 @@ class Joiner:
             self._changes.append(read_event(message.content, xid=xid, keys=self._keys))
         elif message.prefix == self._ddl_prefix:
             self._changes.append(ddl.read_ddl(message.content, xid=xid, keys=self._keys))
+        elif message.prefix == self._read_prefix:
+            read = reading.read_reading(message.content, xid=xid, keys=self._keys, contexts=self._contexts)
+            self._changes.append(read)
         elif message.prefix == self._context_prefix:
             said = read_context.read(message.content, kind="context", xid=xid, keys=self._keys)
             self._turn(read_context.to_context(said))
@@ -153,6 +161,7 @@ class Joiner:
             self._context = context
             return
         is_late = self._context is None
+        self._has_several = True
         self._held_rows += len(self._changes)
         self._held.append((self._context, self._changes))
         self._context = context
@@ -205,9 +214,6 @@ def _split(context: Context, changes: list[Change | ReadEvent]) -> list[tuple[Co
     return parts
 
 
-_WEAKNESS = {Trust.NONE: 0, Trust.SIGNED: 1, Trust.ASSERTED: 2, Trust.INVALID: 3, Trust.FORGED: 4}
-
-
 def _for_event(context: Context, event: ReadEvent) -> Context:
     """The context of an event: its own, or the transaction's at its place; believed no further than the event itself.
 
@@ -220,4 +226,4 @@ def _for_event(context: Context, event: ReadEvent) -> Context:
         counts = event.trust in (Trust.FORGED, Trust.INVALID) or event.event.action == ddl.ACTION
         trust = event.trust if counts else Trust.NONE
         return Context(trust, db_user=event.db_user, application_name=event.application_name)
-    return context._replace(trust=max(context.trust, event.trust, key=_WEAKNESS.__getitem__))
+    return context._replace(trust=max(context.trust, event.trust, key=WEAKNESS.__getitem__))

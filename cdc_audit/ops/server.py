@@ -7,12 +7,10 @@ import socketserver
 import threading
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from cdc_audit.errors import SettingError
-from cdc_audit.ops.metrics import Metrics
-from cdc_audit.ops.watch import Watch
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -21,10 +19,27 @@ _TEXT = "text/plain; charset=utf-8"
 _Answer = tuple[HTTPStatus, str, bytes]
 
 
+class Exposition(Protocol):
+    """Metrics in Prometheus' text."""
+
+    def exposition(self, accept: str) -> tuple[str, bytes]:
+        """The content type and body for a request's Accept header."""
+
+
+class Health(Protocol):
+    """Why a process is not live or not ready, or None."""
+
+    def not_live(self) -> str | None:
+        """Why it should be restarted."""
+
+    def not_ready(self) -> str | None:
+        """Why it doesn't do its work at this moment."""
+
+
 class Server:
     """Serves ``/metrics``, ``/healthz`` (``/livez`` is the same) and ``/readyz``; a probe's 503 says why."""
 
-    def __init__(self, listen: str, metrics: Metrics, watch: Watch) -> None:
+    def __init__(self, listen: str, metrics: Exposition, watch: Health) -> None:
         """``listen`` is host:port as in ``[metrics] listen``; port 0 takes a free one."""
         host, _, port = listen.rpartition(":")
         self._listen = listen

@@ -17,7 +17,7 @@ from psycopg.rows import class_row, dict_row, scalar_row
 from cdc_audit.errors import NotPermittedError, SettingError, UnavailableError, UsageError
 from cdc_audit.model.context import ContextKey
 from cdc_audit.postgres import named_sql
-from cdc_audit.source import hardening
+from cdc_audit.source import hardening, reads
 from cdc_audit.source.plugin import explained
 from cdc_audit.source.tables import alter, tables
 
@@ -68,7 +68,7 @@ def install(
         first = not _found(connection)["has_functions"]
         for block in _blocks(connection.info.server_version, prefix, first):
             connection.execute(block)
-        for block in hardening.functions(connection):
+        for block in [*hardening.functions(connection), *reads.functions(connection)]:
             connection.execute(block)
         if _scalar(connection, "has_key") is False:
             connection.execute(_SQL["new_key"])
@@ -106,7 +106,8 @@ def uninstall(connection: Connection) -> list[str]:
             )
             alter(connection, f"{schema}.{table}", statement, removed)
             removed.append(f"trigger {trigger} on {schema}.{table}")
-        drop = hardening.DROP + sql.SQL(_UNINSTALL["drop_functions"]).format()
+        removed += reads.drop_settings(connection)
+        drop = hardening.DROP + reads.DROP + sql.SQL(_UNINSTALL["drop_functions"]).format()
         alter(connection, "cdc_audit.context_key", drop, removed)
     return [*removed, "schema cdc_audit with its functions and keys"]
 

@@ -19,7 +19,7 @@ def wal2json_options(
 
     ``accept`` names packages whose messages come along (``join.foreign``).
     """
-    ours = (f"{prefix}.{kind}" for kind in ("context", "event", "ddl", "session"))
+    ours = (f"{prefix}.{kind}" for kind in ("context", "event", "ddl", "session", "read"))
     messages = [*ours, *foreign.prefixes(accept)]
     options = {
         "format-version": "2",

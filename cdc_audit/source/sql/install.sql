@@ -168,9 +168,9 @@ begin
         raise exception 'cdc_audit.log_event: the event is %', refused using errcode = '22023';
     end if;
     if action !~ '^[A-Z][A-Z0-9_]{{0,62}}$' is not false
-        or action in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'DDL', 'CONTEXT', 'SNAPSHOT') then
+        or action in ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'DDL', 'CONTEXT', 'SNAPSHOT', 'SELECT', 'READ_GAP') then
         raise exception 'cdc_audit.log_event: action must match [A-Z][A-Z0-9_]{{0,62}} and be none of the database''s own'
-            using errcode = '22023', hint = 'INSERT, UPDATE, DELETE, TRUNCATE, DDL, CONTEXT and SNAPSHOT are reserved.';
+            using errcode = '22023', hint = 'INSERT, UPDATE, DELETE, TRUNCATE, DDL, CONTEXT, SNAPSHOT, SELECT and READ_GAP are reserved.';
     end if;
     if transactional is not true then
         event := event || jsonb_build_object('wal', pg_current_wal_insert_lsn());

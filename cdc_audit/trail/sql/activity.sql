@@ -26,7 +26,7 @@ select schema_name, table_name, action, db_user, application_name, count(*),
        (pg_catalog.array_agg(distinct xid order by xid desc))[1:3]
   from {schema}.audit_logs
  where user_id is null and user_email is null and (context is null or context_trust = 'none')
-   and context_trust in ('none', 'signed', 'asserted') and action not in ('DDL', 'SNAPSHOT', 'CONTEXT')
+   and context_trust in ('none', 'signed', 'asserted') and action not in ('DDL', 'SNAPSHOT', 'CONTEXT', 'SELECT', 'READ_GAP')
    and {conditions}
  group by 1, 2, 3, 4, 5
  order by 6 desc, 1, 2, 3
