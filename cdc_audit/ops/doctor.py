@@ -12,6 +12,7 @@ from cdc_audit.ops.check import Result, Session, run_checks
 from cdc_audit.ops.connection_checks import connection_checks
 from cdc_audit.ops.host_checks import host_checks
 from cdc_audit.ops.pair_checks import pair_checks
+from cdc_audit.ops.reads_checks import reads_checks
 from cdc_audit.ops.source_checks import source_checks
 
 
@@ -26,6 +27,7 @@ def diagnose(config: Config, *, clock: Callable[[], float] = time.time) -> Itera
                 *connection_checks(),
                 *pair_checks(),
                 *host_checks(),
+                *reads_checks(config),
                 *anchor_checks(config),
             ],
             session,

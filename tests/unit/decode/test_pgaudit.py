@@ -55,10 +55,29 @@ def read(*values: object, **changed: object) -> Read:
 def test_a_line_says_who_read_what_when_and_in_which_transaction() -> None:
     text = "select * from shop.a where t = 'it''s \"q\"\n line2'"
     found = read("OBJECT", 2, 1, "READ", "SELECT", "TABLE", "shop.a", text, "<none>", 5)
-    assert found == Read(
-        *("2026-11-28 12:49:00.508+00", LINE["timestamp"], "nurse", "clinic", "ward", "10.0.0.9", 4711),
-        *("6929a1cc.1267", 3, 728, "OBJECT", 2, 1, "SELECT", "TABLE", "shop", "a", False, text, None, 5),
-    )
+    assert found._asdict() == {
+        "at": "2026-11-28 12:49:00.508+00",
+        "logged_at": LINE["timestamp"],
+        "user": "nurse",
+        "database": "clinic",
+        "application": "ward",
+        "address": "10.0.0.9",
+        "pid": 4711,
+        "session": "6929a1cc.1267",
+        "line": 3,
+        "xid": 728,
+        "audit": "OBJECT",
+        "statement_id": 2,
+        "substatement_id": 1,
+        "command": "SELECT",
+        "object_type": "TABLE",
+        "schema": "shop",
+        "table": "a",
+        "is_named_by_statement": False,
+        "statement": text,
+        "parameters": None,
+        "rows": 5,
+    }
 
 
 @given(
