@@ -20,7 +20,17 @@ from typing import NamedTuple
 
 import psycopg
 
-from tests.bench import answers, latency, recorded, sealing, source_cost, throughput, verifying
+from tests.bench import (
+    answers,
+    context_cost,
+    growth,
+    latency,
+    recorded,
+    sealing,
+    source_cost,
+    throughput,
+    verifying,
+)
 from tests.bench.figures import Report
 from tests.bench.stage import Options, Stage
 from tests.bench.workloads import WORKLOADS
@@ -37,8 +47,13 @@ class Measurement(NamedTuple):
 MEASUREMENTS = {
     **{one.name: Measurement(one.about, partial(throughput.run, workload=one)) for one in WORKLOADS},
     "debezium": Measurement("budget, beside Debezium; fetches its jars", throughput.with_debezium, False),
+    "growth": Measurement("the budget's workload and ten times as much of it", growth.growth, False),
+    "backlog": Measurement(
+        "what an hour leaves at 500 transactions/s, of one row each", growth.backlog, False
+    ),
     "latency": Measurement("commit to durable at 100, 500, 2,000 transactions/s", latency.run),
     "source": Measurement("pgbench with nothing, triggers, a slot read, the daemon", source_cost.run),
+    "context": Measurement("each integration of the client library, and without it", context_cost.run, False),
     "verify": Measurement("verify beside COPY TO STDOUT, its memory at two sizes", verifying.run),
     "answers": Measurement(
         "each question on a large trail; --rows 20000000 is the budget's", answers.run, False
@@ -86,7 +101,7 @@ def main() -> None:
 
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: all but three)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: all but five)")
     parser.add_argument("--list", action="store_true", help="what there is")
     parser.add_argument("--rounds", type=int, default=3, help="of each measurement (default 3)")
     parser.add_argument(
