@@ -219,3 +219,71 @@ def test_each_read_is_one_row_across_rotations_restarts_and_sigkills(
         }
         done = cdc_audit("verify", env=env)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_read_has_its_transactions_user_and_no_values_and_what_is_missing_is_said(
+    private_cluster: Callable[..., Cluster], audit_cluster: Server, tmp_path: Path
+) -> None:
+    with scene(private_cluster, audit_cluster, tmp_path, log_timezone="Asia/Kolkata") as (
+        server,
+        databases,
+        live,
+        env,
+    ):
+        folder = server.data / "log"
+        with FollowProcess(env, tmp_path / "follower", "--from-start") as follower:
+            follower.until_following()
+            with psycopg.connect(server.dsn(databases.source_name, "nurse")) as nurse:
+                nurse.execute('select cdc_audit.set_context(\'{"user_id": "u42"}\'::text)')
+                nurse.execute("update clinic.visits set note = 'seen' where id = 1")
+                nurse.execute("select * from clinic.visits where note = 'ca''nary' and id = 4711")
+                nurse.commit()
+                nurse.execute("select * from clinic.visits where id = 1")
+            server.restart("fast")  # the log goes on in another file or at the end of this one
+            with (
+                psycopg.connect(server.dsn(databases.source_name, "nurse")) as nurse,
+                nurse.cursor().copy("copy clinic.visits to stdout") as copy,
+            ):
+                list(copy)
+            settled(live, follower, len(logged_reads(folder, databases.source_name)))
+            follower.kill()
+            with psycopg.connect(server.dsn(databases.source_name, "nurse")) as nurse:
+                nurse.execute("select * from clinic.visits where id = 2")
+            for path in folder.glob("*.json"):
+                path.unlink()
+            follower.start()
+            gap = "select new_data ->> 'gap' from audit.audit_logs where action = 'READ_GAP'"
+            until(lambda: live.audit.execute(gap).fetchall(), "the trail says that reads are missing")
+            assert follower.stop() == 0, follower.log_text()
+            assert follower.log_text().count('"read_gap"') == len(live.audit.execute(gap).fetchall())
+        query = """
+            select user_id, context_trust, db_user, schema_name, table_name, new_data ->> 'statement', new_data ->> 'rolled_back'
+            from audit.audit_logs
+            where action = 'SELECT' and table_name = 'visits' and new_data ->> 'audit' = 'SESSION' order by id"""
+        redacted = "select * from clinic.visits where note = ? and id = ?"
+        plain = "select * from clinic.visits where id = ?"
+        assert live.audit.execute(query).fetchall() == [
+            ("u42", "signed", "nurse", "clinic", "visits", redacted, "unknown"),
+            (None, "signed", "nurse", "clinic", "visits", plain, "unknown"),
+            (None, "signed", "nurse", "clinic", "visits", "copy clinic.visits to stdout", "unknown"),
+        ]
+        times = "select bool_and((new_data ->> 'at')::timestamptz between created_at - interval '1 min' and created_at)"
+        assert live.audit.execute(f"{times} from audit.audit_logs where action = 'SELECT'").fetchone() == (
+            True,
+        )
+        doctor = cdc_audit("doctor", "--json", env=env)
+        (found,) = [line for line in doctor.stdout.splitlines() if '"name":"reads"' in line]
+        assert '"status":"warn"' in found  # the files are gone
+        audited = cdc_audit(
+            "reads", "follow", env=env | {"CDC_AUDIT_READS_DSN": server.dsn(databases.source_name, "nurse")}
+        )
+        assert audited.returncode == 77, audited.stderr
+        assert cdc_audit("source", "uninstall", "--yes", env=env).returncode == 0
+        assert (
+            server.execute("select setrole::regrole::text from pg_db_role_setting where setdatabase <> 0")
+            == []
+        )
+        assert server.execute("select to_regnamespace('cdc_audit')", dbname=databases.source_name) == [
+            (None,)
+        ]
+        assert cdc_audit("reads", "follow", "--once", env=env).returncode == 77
