@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import click
+from psycopg import Connection
 
 from cdc_audit.cli.reading import dsn_option, echo_csv, moment, open_trail, record_reading, terminal_width
 from cdc_audit.cli.settings import with_config
@@ -17,6 +18,7 @@ from cdc_audit.trail.follow import follow
 from cdc_audit.trail.query import (
     Filters,
     LogRow,
+    last_id,
     parse_network,
     parse_table,
     parse_value,
@@ -25,6 +27,7 @@ from cdc_audit.trail.query import (
 )
 
 _POLL_S = 0.5
+_MOST_SEARCHED = 50_000
 
 
 @click.command(
@@ -110,8 +113,11 @@ def command(
 
     Personal values are shown, or [erased]; to a role that may not read personal_values, as the commitments that rows hold.
 
-    With --follow rows come oldest first, block by block, each once; Ctrl-C ends it. On a large trail, give --since with what no
-    index serves: --before, --after, --email, --ip, --application, --trust, --text.
+    With --follow rows come oldest first, block by block, each once; Ctrl-C ends it.
+
+    No index serves --text: without --since, --until, --record, --user, --email or --xid it looks through 50,000 rows, and says on
+    stderr how to go on if there may be more. Where personal values are kept apart, no index serves --email, --ip, --before and
+    --after either: give --since on a large trail.
 
     Exit codes: 0 done, 2 usage, 69 the audit database is away, 77 the role may not read, 78 configuration.
     """
@@ -148,7 +154,8 @@ def command(
             if before_id is not None:
                 last = time_of(connection, schema, before_id)
                 filters = replace(filters, before_at=last, before_id=before_id)
-            rows = read_log(connection, schema, filters)
+            filters = _bounded(connection, schema, filters)
+            rows = _told(read_log(connection, schema, filters), filters)
             if config.audit.record_reads:  # all of them first: their number is recorded before one is shown
                 rows = list(rows)
                 record_reading(config, connection, len(rows))
@@ -157,6 +164,29 @@ def command(
             return
         for line in _lines(rows, form, as_they_come=follows):
             click.echo(line)
+
+
+def _bounded(connection: Connection, schema: str, filters: Filters) -> Filters:
+    """What no index serves looks through so many rows only, unless it is said through which."""
+    narrow = (filters.since, filters.until, filters.record, filters.user, filters.email, filters.xid)
+    if filters.text is None or any(one is not None for one in narrow):
+        return filters
+    end = filters.before_id or last_id(connection, schema) + 1
+    return replace(filters, above_id=max(0, end - 1 - _MOST_SEARCHED))
+
+
+def _told(rows: Iterable[LogRow], filters: Filters) -> Iterator[LogRow]:
+    """The rows; behind them, if rows that were not looked at might match, how to look at them."""
+    found = 0
+    for row in rows:
+        found += 1
+        yield row
+    if filters.above_id and found < (filters.limit or 0):
+        click.echo(
+            f"cdc-audit: looked through {_MOST_SEARCHED:,} rows; to go on: --before-id {filters.above_id + 1}; "
+            "or say through which: --since TIME",
+            err=True,
+        )
 
 
 def _lines(rows: Iterable[LogRow], form: str, *, as_they_come: bool) -> Iterable[str]:

@@ -14,7 +14,7 @@ from cdc_audit import __version__
 from cdc_audit.cli.settings import load_config, require_dsn, with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import CdcAuditError
-from cdc_audit.ops import log, notify
+from cdc_audit.ops import log, months, notify
 from cdc_audit.ops.metrics import Metrics
 from cdc_audit.ops.server import Server
 from cdc_audit.ops.watch import Watch
@@ -84,7 +84,7 @@ def command(context: click.Context, config: Config, check: bool, accept_gap: str
         # What is there now stays, and rows make no cycles: looking for some every 700 objects costs 3 % of the time.
         gc.freeze()
         gc.set_threshold(50_000, 20, 20)
-        asyncio.run(_serve(daemon, watch, webhook, context))
+        asyncio.run(_serve(daemon, config, watch, webhook, context))
     except CdcAuditError as error:
         watch.warned("stopped", reason=error.message, remedy=error.remedy)
         raise
@@ -106,7 +106,9 @@ def _webhook(config: Config) -> Webhook | None:
     )
 
 
-async def _serve(daemon: Daemon, watch: Watch, webhook: Webhook | None, context: click.Context) -> None:
+async def _serve(
+    daemon: Daemon, config: Config, watch: Watch, webhook: Webhook | None, context: click.Context
+) -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -133,7 +135,10 @@ async def _serve(daemon: Daemon, watch: Watch, webhook: Webhook | None, context:
     loop.add_signal_handler(signal.SIGINT, stop)
     loop.add_signal_handler(signal.SIGHUP, reload)
     notify.ready()
-    beside = [asyncio.create_task(_watchdog(watch))]
+    beside = [
+        asyncio.create_task(_watchdog(watch)),
+        asyncio.create_task(months.tend(config.audit.dsn, config.audit.audit_schema, watch)),
+    ]
     if webhook is not None:
         beside.append(asyncio.create_task(webhook.run(watch.webhook_failed)))
     try:

@@ -8,6 +8,7 @@ from psycopg import Connection
 
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
+from cdc_audit.errors import CheckFailedError
 from cdc_audit.postgres import connect
 from cdc_audit.schema import migrate, partitions
 
@@ -101,6 +102,32 @@ def partitions_command(config: Config, *, ahead: int | None, as_json: bool) -> N
     for one in found:
         lower, upper = (f"{bound:%Y-%m-%d}" if bound else "-" for bound in (one.lower, one.upper))
         click.echo(f"{one.name:<20} {lower:<10} {upper:<10} {one.rows:>12,} {one.bytes:>15,}")
+
+
+@command.command("index", epilog="Example: cdc-audit schema index")
+@click.option("--check", is_flag=True, help="Build nothing: name what is missing, exit 1 if anything is.")
+@with_config
+def index_command(config: Config, *, check: bool) -> None:
+    """Build the look-up indexes of months that are over.
+
+    The daemon does it by itself, a day after a month's end. This does it now: for months from before an upgrade, or where
+    another program writes. It can be stopped and repeated at any time. Readers are not held up; rows that come late to the month
+    whose index is being built wait until it is.
+
+    Exit codes: 0 done, 1 --check found some missing, 69 the audit database is away or such a month is being written to, 77 the
+    role may not, 78 configuration or server.
+    """
+    schema = config.audit.audit_schema
+    with _connection(config) as connection:
+        missing = partitions.missing_indexes(connection, schema)
+        built = [] if check else partitions.build_indexes(connection, schema)
+        for name in built:
+            click.echo(f"built {name}")
+    if not check:
+        click.echo("no look-up index is missing" if not missing else "done")
+    elif missing:
+        click.echo("\n".join(f"missing {name}" for name in missing))
+        raise CheckFailedError(f"{len(missing)} look-up indexes are missing", remedy="cdc-audit schema index")
 
 
 def _connection(config: Config) -> Connection:

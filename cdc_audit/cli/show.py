@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from hashlib import sha256
 
 import click
@@ -43,7 +44,15 @@ def command(config: Config, *, row_id: int, limit: int, as_json: bool, dsn: str 
     schema = config.audit.audit_schema
     with open_trail(config, dsn) as connection:
         row = one_row(connection, schema, row_id)
-        same = Filters(xid=row.xid, commit_lsn=row.commit_lsn, limit=limit + 1, oldest_first=True)
+        at = datetime.fromisoformat(row.created_at)
+        same = Filters(
+            xid=row.xid,
+            commit_lsn=row.commit_lsn,
+            since=at,
+            until=at + timedelta(microseconds=1),
+            limit=limit + 1,
+            oldest_first=True,
+        )
         others = [other for other in read_log(connection, schema, same) if other.id != row_id][:limit]
         record_reading(config, connection, 1 + len(others))
     failure: CheckFailedError | None = None

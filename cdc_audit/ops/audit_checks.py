@@ -165,6 +165,19 @@ def partitions(session: Session) -> Outcome:
     return Outcome("ok", f"partitions {wanted[0]} and {wanted[1]} are there")
 
 
+def indexes(session: Session) -> Outcome:
+    """Months that are over have their look-up indexes."""
+    missing = migrated.missing_indexes(session.audit, session.config.audit.audit_schema)
+    if missing:
+        return Outcome(
+            "warn",
+            f"{len(missing)} look-up indexes of months that are over are missing ({missing[0]}, ...): questions of the trail are "
+            "slow; the daemon builds them within the hour",
+            "cdc-audit schema index",
+        )
+    return Outcome("ok", "months that are over have their look-up indexes")
+
+
 def durability(session: Session) -> Outcome:
     """A COMMIT that returned survives a crash of the audit server."""
     wanted = ["fsync", "full_page_writes", "synchronous_commit"]
@@ -193,5 +206,6 @@ def audit_checks() -> list[Check]:
         Check("audit_writer", "audit", writer_rights, ("audit_schema",)),
         Check("audit_triggers", "audit", triggers, ("audit_schema",)),
         Check("audit_partitions", "audit", partitions, ("audit_schema",)),
+        Check("audit_indexes", "audit", indexes, ("audit_schema",)),
         *privilege_checks(),
     ]

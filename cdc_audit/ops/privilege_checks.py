@@ -31,7 +31,12 @@ _TABLES = {
 }
 _PARTITION = {("SELECT", _ADMIN)}
 _SCHEMA = {("USAGE", _WRITER), ("USAGE", _ADMIN)}
-_FUNCTIONS = {"ensure_partition": {("EXECUTE", _WRITER)}, "record_read": {("EXECUTE", _ADMIN)}}
+_FUNCTIONS = {
+    "ensure_partition": {("EXECUTE", _WRITER)},
+    "build_index": {("EXECUTE", _WRITER)},
+    "record_read": {("EXECUTE", _ADMIN)},
+    "missing_indexes": {("EXECUTE", _WRITER), ("EXECUTE", _ADMIN)},
+}
 
 
 def grants(session: Session) -> Outcome:

@@ -1,11 +1,17 @@
-"""The question behind ``cdc-audit log``: which rows, newest first. How they look is ``trail.render``."""
+"""The question behind ``cdc-audit log``: which rows, newest first. How they look is ``trail.render``.
+
+A page is filled from the newest rows of all, by their time, as far as they go: what is frequent is there. The rest is rare, and
+rare things are found by the look-up indexes, month by month, newest first, until the page is full. Which of the two it is, is seen,
+not estimated: of values in images, networks and Bloom filters the planner knows too little, and would read months for a page.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from ipaddress import ip_network
 from typing import Any, LiteralString, NamedTuple
@@ -15,12 +21,18 @@ from psycopg import Connection, sql
 
 from cdc_audit.errors import NotPermittedError, SettingError, UsageError
 from cdc_audit.postgres import explain, named_sql
+from cdc_audit.trail.spans import Span, spans
 
 _AGO = re.compile(r"([0-9]{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _IDENTIFIER = r'(?:"(?P<{0}_quoted>(?:[^"]|"")+)"|(?P<{0}>[^".]+))'
 _TABLE = re.compile(rf"(?:{_IDENTIFIER.format('schema')}\.)?{_IDENTIFIER.format('table')}", re.DOTALL)
+_NUMBER_OR_TRUTH = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?|true|false")
 _BATCH_ROWS = 500
+_NEWEST_ROWS = 10_000
+_UNSERVED = {"schema_name", "field", "before", "after", "text"}  # by the indexes of the month that is written
+_PAGING = {"limit", "oldest_first", "before_at", "before_id"}
+_FREQUENT = 50  # among those; more of a month are read faster in their order than by an index
 _IMAGES = {"before": "old_data", "after": "new_data"}
 
 
@@ -150,13 +162,16 @@ def parse_network(text: str) -> str:
 
 @contextmanager
 def reading(connection: Connection, schema: str) -> Iterator[bool]:
-    """A transaction that reads the trail; whether personal values may be seen in it.
+    """A transaction that reads the trail; whether there are personal values that may be seen in it.
 
     Raises NotPermittedError if the role may not read the trail, SettingError if there is none.
     """
     try:
         with connection.transaction():
             may_open = connection.execute(_SQL["may_open"], {"schema": schema}).fetchone() == (True,)
+            may_open = may_open and connection.execute(_named("are_any_personal", schema)).fetchone() == (
+                True,
+            )
             connection.execute(_SQL["prefer_indexes"])
             yield may_open
     except psycopg.errors.InsufficientPrivilege as error:
@@ -176,17 +191,83 @@ def reading(connection: Connection, schema: str) -> Iterator[bool]:
 
 def read_log(connection: Connection, schema: str, filters: Filters) -> Iterator[LogRow]:
     """The rows that match, at most ``filters.limit``. They are fetched as they are consumed. Raises as ``reading`` does."""
-    with reading(connection, schema) as may_open, connection.cursor(name="cdc_audit_log") as cursor:
-        query, values = compose(schema, filters, opened=may_open)
+    with reading(connection, schema) as may_open:
+        if filters.limit is None or filters.oldest_first:
+            yield from _rows(connection, schema, filters, may_open)
+        else:
+            yield from _newest_first(connection, schema, filters, filters.limit, may_open)
+
+
+def _newest_first(
+    connection: Connection, schema: str, filters: Filters, limit: int, may_open: bool
+) -> Iterator[LogRow]:
+    begin = _time_of_newest(connection, schema, filters)
+    found = 0
+    for row in _rows(connection, schema, replace(filters, since=begin or filters.since), may_open):
+        found += 1
+        yield row
+    if begin is None or found == limit:
+        return
+    is_frequent, taken = found >= _FREQUENT, ""
+    partitions = connection.execute(_SQL["partitions"], {"schema": schema}).fetchall()
+    for span in spans(list(map(Span._make, partitions)), filters.since, begin):
+        way = (
+            "indexscan"
+            if is_frequent
+            else "bitmapscan"
+            if span.is_over or _has_open_index(filters)
+            else "seqscan"
+        )
+        if way != taken:
+            connection.execute(_SQL["one_way"], {"way": way})
+            taken = way
+        page = replace(filters, since=span.since, until=span.until, limit=limit - found)
+        for row in _rows(connection, schema, page, may_open):
+            found += 1
+            yield row
+        if found == limit:
+            return
+
+
+def _has_open_index(filters: Filters) -> bool:
+    """Whether an index of the month that is written serves one of them."""
+    return any(name not in _UNSERVED | _PAGING for name, _ in _given(filters))
+
+
+def _given(filters: Filters) -> Iterator[tuple[str, Any]]:
+    for name in Filters.__slots__:
+        value = getattr(filters, name)
+        if value is not None and value is not False and value != ():
+            yield name, value
+
+
+def _time_of_newest(connection: Connection, schema: str, filters: Filters) -> datetime | None:
+    """When the newest rows of the time that is asked for began; None: there are no more than those."""
+    time = Filters(
+        since=filters.since, until=filters.until, before_at=filters.before_at, before_id=filters.before_id
+    )
+    conditions, values = where(schema, time, opened=False)
+    query = sql.SQL(_SQL["time_of_newest"]).format(schema=sql.Identifier(schema), conditions=conditions)
+    found = connection.execute(query, {**values, "newest": _NEWEST_ROWS}).fetchone()
+    return found[0] if found else None
+
+
+def _rows(connection: Connection, schema: str, filters: Filters, may_open: bool) -> Iterator[LogRow]:
+    """The answer to one query."""
+    query, values = compose(schema, filters, opened=may_open)
+    if filters.limit is not None and filters.limit <= _BATCH_ROWS:
+        # Not prepared, however often: a plan for any values would not know which months and which rare values they are.
+        yield from map(LogRow._make, connection.execute(query, values, prepare=False))
+        return
+    with connection.cursor(name="cdc_audit_log") as cursor:
         cursor.itersize = _BATCH_ROWS
         cursor.execute(query, values)
-        for row in cursor:
-            yield LogRow(*row)
+        yield from map(LogRow._make, cursor)
 
 
 def one_row(connection: Connection, schema: str, row_id: int) -> LogRow:
     """The row of that id. Raises UsageError if there is none, and as ``reading`` does."""
-    found = list(read_log(connection, schema, Filters(id=row_id)))
+    found = list(read_log(connection, schema, Filters(id=row_id, limit=None)))
     if not found:
         raise UsageError(f"the trail has no row {row_id}", remedy="see which there are: cdc-audit log")
     return found[0]
@@ -224,27 +305,42 @@ def where(schema: str, filters: Filters, *, opened: bool) -> tuple[sql.Composed,
     names = {"schema": sql.Identifier(schema)}
     conditions: list[sql.Composed] = []
     values: dict[str, Any] = {}
-    for name in Filters.__slots__:
-        value = getattr(filters, name)
-        if name in {"limit", "oldest_first"} or value is None or value is False or value == ():
+    for name, value in _given(filters):
+        if name in {"limit", "oldest_first"}:
             continue
         if name in _IMAGES:
             for number, (column, text) in enumerate(value):
-                field, wanted = f"{name}_{number}_field", f"{name}_{number}_value"
-                parts: dict[str, sql.Composable] = {
-                    "part": sql.Identifier(_IMAGES[name]),
-                    "part_name": sql.Literal(_IMAGES[name]),
-                    "field": sql.Placeholder(field),
-                    "value": sql.Placeholder(wanted),
-                }
-                conditions.append(sql.SQL(_condition("value", opened)).format(**names, **parts))
-                values |= {field: column, wanted: text}
+                condition, bound = _value(name, f"{name}_{number}", column, text, names, opened=opened)
+                conditions.append(condition)
+                values |= bound
         else:
-            conditions.append(sql.SQL(_condition(name, opened)).format(**names))
+            kind = "address" if name == "ip" and not opened and ip_network(value).num_addresses == 1 else name
+            conditions.append(sql.SQL(_condition(kind, opened)).format(**names))
             values[name] = value
     if not conditions:
         conditions.append(sql.SQL(_SQL["all"]).format())
     return sql.SQL("\n   and ").join(conditions), values
+
+
+def _value(
+    part: str, prefix: str, column: str, text: str, names: dict[str, sql.Identifier], *, opened: bool
+) -> tuple[sql.Composed, dict[str, Any]]:
+    """The condition that a column of an image has this text, and the values that it binds, whose names begin with ``prefix``."""
+    bound = {"field": column, "value": text}
+    name = "nested_value"
+    if text[:1] not in {"{", "["}:
+        name = "value"
+        field = json.dumps(column, ensure_ascii=False)
+        quoted = json.dumps(text, ensure_ascii=False)
+        bound["as_text"] = f"{{{field}: {quoted}}}"
+        bound["as_is"] = f"{{{field}: {text if _NUMBER_OR_TRUTH.fullmatch(text) else quoted}}}"
+    condition = sql.SQL(_condition(name, opened)).format(
+        part=sql.Identifier(_IMAGES[part]),
+        part_name=sql.Literal(_IMAGES[part]),
+        **names,
+        **{key: sql.Placeholder(f"{prefix}_{key}") for key in bound},
+    )
+    return condition, {f"{prefix}_{key}": value for key, value in bound.items()}
 
 
 def _condition(name: str, opened: bool) -> LiteralString:

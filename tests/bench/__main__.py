@@ -79,6 +79,7 @@ def main() -> None:
         arguments.plugin,
         arguments.recording,
         arguments.pure,
+        arguments.trail,
     )
     reports: dict[str, Report] = {}
     with (
@@ -117,6 +118,9 @@ def _parsed() -> argparse.Namespace:
         help="the daemon without its compiled loops, also where `make native` made them",
     )
     parser.add_argument("--recording", type=Path, metavar="FILE", help="keep the recorded stream, or take it")
+    parser.add_argument(
+        "--trail", metavar="DSN", help="answers: ask this trail (trail_rows), and leave it as it is"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - MEASUREMENTS.keys():

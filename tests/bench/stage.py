@@ -37,6 +37,7 @@ class Options:
     plugin: str
     recording: Path | None
     pure: bool = False
+    trail: str | None = None
 
 
 class _Source(Cluster):

@@ -1,7 +1,9 @@
 """A trail of any size over 24 months, made by the product's own builder and writer: what ``answers`` asks its questions of.
 
 Not measured here. Every run makes the same rows: 5,000 users (some a hundred times as busy as others), 12 tables, records that live
-on for many changes, transactions of 1 to 20 rows, of which one in fifty has no context. Images are small, so that disks hold it.
+on for many changes (half of them were there before the trail), transactions of 1 to 20 rows, of which one in fifty has no context.
+And what is rare, since that is what people look for: a table that hardly changes, a column that hardly changes, READ and TRUNCATE,
+an administrator with psql from an address of his own, forged contexts. Images are small, so that disks hold it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from multiprocessing.queues import Queue
 
 from cdc_audit.model.context import NO_CONTEXT, Context, Trust
-from cdc_audit.model.event import Begin, Row, Shape, Stretch
+from cdc_audit.model.event import ApplicationEvent, Begin, Change, Shape, Stretch, Truncate
 from cdc_audit.model.ledger import Block
 from cdc_audit.seal.block import NO_HASH, block_hash
 from cdc_audit.seal.builder import BlockBuilder, Sealed
@@ -24,11 +26,17 @@ from cdc_audit.sink.writer import Writer
 MONTHS = timedelta(days=730)
 USERS = 5_000
 TABLES = tuple(f"table_{number:02}" for number in range(12))
+RARE_TABLE = "settings"
+RARE_IP, RARE_APPLICATION, RARE_TEXT = "192.0.2.7", "psql", "Incident"
+_RARE_CONTEXTS = 20_000  # of so many transactions, one is an administrator's, one has a forged context
+_RARE_ROWS = 50_000  # of so many rows, one is in the rare table, one is a READ
+_TRUNCATE_EACH = 1_000_000
 _BLOCK_ROWS = 20_000
-_COLUMNS = ("id", "status", "total")
+_COLUMNS = ("id", "note", "total", "status")
 _STATUS = (b'"new"', b'"paid"', b'"sent"', b'"back"')
 _CHANGES_EACH = 10  # of a record, at the median
 _LSN_EACH = 4096
+FIRST_XID = 1001
 
 
 def shape(action: str, table: str) -> Shape:
@@ -39,7 +47,9 @@ def shape(action: str, table: str) -> Shape:
 
 
 _SHAPES = {
-    (action, table): shape(action, table) for action in ("INSERT", "UPDATE", "DELETE") for table in TABLES
+    (action, table): shape(action, table)
+    for action in ("INSERT", "UPDATE", "DELETE")
+    for table in (*TABLES, RARE_TABLE)
 }
 
 
@@ -47,20 +57,29 @@ def stretches(rows: int, end: datetime) -> Iterator[Stretch]:
     """Transactions with ``rows`` row changes in all, evenly over the 24 months before ``end``."""
     rand = random.Random(20)
     records = max(1, rows // _CHANGES_EACH // len(TABLES))
-    versions = {table: bytearray(records) for table in TABLES}
+    versions = {table: bytearray(number % 2 for number in range(records)) for table in TABLES}
     made, number, begin = 0, 0, end - MONTHS
     while made < rows:
         number += 1
         count = min(rand.randint(1, 20), rows - made)
         at = ledger.timestamp(begin + MONTHS * (made / rows))
         changes = [_change(rand, versions, records) for _ in range(count)]
-        yield Stretch(Begin(1000 + number, number * _LSN_EACH, at), _context(rand), list(changes), True, True)
+        if made // _TRUNCATE_EACH != (made + count) // _TRUNCATE_EACH:
+            changes[-1] = _emptied(versions, TABLES[-1])
+        yield Stretch(
+            Begin(FIRST_XID - 1 + number, number * _LSN_EACH, at), _context(rand, number), changes, True, True
+        )
         made += count
 
 
-def _change(rand: random.Random, versions: dict[str, bytearray], records: int) -> Row:
+def _change(rand: random.Random, versions: dict[str, bytearray], records: int) -> Change:
     table = TABLES[int(len(TABLES) * rand.random() ** 2)]
     record = int(records * rand.random())
+    rare = int(_RARE_ROWS * rand.random())
+    if rare == 0:
+        return _SHAPES["UPDATE", RARE_TABLE], _values(record % 9, 2), _values(record % 9, 1)
+    if rare == 1:
+        return ApplicationEvent("READ", f"public.{table}", str(record), b"")
     version = versions[table][record]
     before, after = _values(record, version), _values(record, version + 1)
     if version == 0:
@@ -73,17 +92,32 @@ def _change(rand: random.Random, versions: dict[str, bytearray], records: int) -
     return _SHAPES["UPDATE", table], after, before
 
 
+def _emptied(versions: dict[str, bytearray], table: str) -> Truncate:
+    versions[table] = bytearray(len(versions[table]))
+    return Truncate("public", table, "")
+
+
 def _values(record: int, version: int) -> list[bytes]:
-    return [b"%d" % record, _STATUS[version % 4], b"%d.%02d" % (record % 997, version)]
+    note = b'"moved"' if (record * 31 + version) % _RARE_ROWS == 0 else b"null"
+    return [b"%d" % record, note, b"%d.%02d" % (record % 997, version), _STATUS[version % 4]]
 
 
-def _context(rand: random.Random) -> Context:
+def _context(rand: random.Random, number: int) -> Context:
     if rand.random() < 0.02:
         return NO_CONTEXT
     user = int(USERS * rand.random() ** 2)
+    tenant = f'{{"tenant": "t{user % 50}", "request_id": "{number * 2654435761 % (1 << 64):016x}"}}'
+    rare = int(_RARE_CONTEXTS * rand.random())
+    if rare == 0:
+        return Context(Trust.FORGED, rest=f'{{"claimed": {tenant}}}')
+    if rare == 1:
+        return Context(
+            Trust.SIGNED, "admin", "admin@example.org", RARE_IP, "", f'{{"reason": "{RARE_TEXT} 4711"}}', "admin",
+            RARE_APPLICATION,
+        )  # fmt: skip
     return Context(
-        Trust.SIGNED, f"u{user}", f"u{user}@example.org", f"10.{user % 7}.{user % 251}.{rand.randint(1, 3)}", "", "",
-        "app", "shop",
+        Trust.SIGNED, f"u{user}", f"u{user}@example.org", f"10.{user % 7}.{user % 251}.{rand.randint(1, 3)}",
+        f"shop/{user % 9}.2 (Linux)", tenant, "app", "shop",
     )  # fmt: skip
 
 

@@ -51,3 +51,12 @@ select c.relname::text as name,
  where root.relnamespace = pg_catalog.to_regnamespace(pg_catalog.quote_ident(%s))
    and root.relname = 'audit_logs'
  order by lower nulls last, name
+
+-- name: missing_indexes
+select index::text from {schema}.missing_indexes()
+
+-- name: build_index
+select {schema}.build_index()::text
+
+-- name: unhurried
+select pg_catalog.set_config('statement_timeout', '0', false)

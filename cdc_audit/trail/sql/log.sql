@@ -15,6 +15,24 @@ select id, pg_catalog.to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:
   order by {order}
   limit %(limit)s) as stored
 
+-- name: time_of_newest
+-- When the newest so many rows of a time began.
+select created_at from {schema}.audit_logs where {conditions} order by created_at desc offset %(newest)s - 1 limit 1
+
+-- name: partitions
+-- Their bounds, and whether they have the look-up indexes of a month that is over.
+select pg_catalog.substring(b.bound, 'FROM \(''([^'']+)''\)')::timestamptz, pg_catalog.substring(b.bound, 'TO \(''([^'']+)''\)')::timestamptz,
+       pg_catalog.to_regclass(pg_catalog.format('%%I.%%I', %(schema)s::text, c.relname || '_images')) is not null
+  from pg_catalog.pg_inherits as i
+  join pg_catalog.pg_class as c on c.oid = i.inhrelid
+ cross join lateral (select pg_catalog.pg_get_expr(c.relpartbound, c.oid)) as b (bound)
+ where i.inhparent = pg_catalog.format('%%I.audit_logs', %(schema)s::text)::regclass
+
+-- name: one_way
+-- Rows in the order of time; those that indexes name; or, where none would, all.
+select pg_catalog.set_config('enable_' || method, case when %(way)s = method then 'on' else 'off' end, true)
+  from pg_catalog.unnest(array['indexscan', 'bitmapscan', 'seqscan']) as method
+
 -- name: opened_rows
 -- With personal values, or [erased], in the place of their commitments; one look-up for each row of the page.
 (select id, created_at, schema_name, table_name, record_id, action, coalesce(old_data || old_values, old_data) as old_data,
@@ -45,6 +63,10 @@ select id, pg_catalog.to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:
 select coalesce(pg_catalog.has_table_privilege(pg_catalog.to_regclass(pg_catalog.format('%%I.personal_values', %(schema)s::text)),
                                                'select'), false)
 
+-- name: are_any_personal
+-- Without any, there is nothing to look for beside the rows.
+select exists (select from {schema}.personal_values)
+
 -- name: all
 true
 
@@ -52,19 +74,22 @@ true
 schema_name = %(schema_name)s
 
 -- name: table_name
-table_name = %(table_name)s
+-- This and what follows like it: first as the index "terms" of months that are over has it, then as it is meant.
+(array[pg_catalog."left"(table_name, 64)] @> array[pg_catalog."left"(%(table_name)s, 64)] and table_name = %(table_name)s)
 
 -- name: record
 record_id = %(record)s
 
 -- name: user
-(user_id = %(user)s or user_email = %(user)s)
+(user_id = %(user)s or (array[pg_catalog."left"(user_email, 64)] @> array[pg_catalog."left"(%(user)s, 64)] and user_email = %(user)s))
 
 -- name: action
-pg_catalog.upper(action) = pg_catalog.upper(%(action)s)
+-- As it is said, or in capitals.
+(array[pg_catalog."left"(action, 64)] && array[pg_catalog."left"(%(action)s, 64), pg_catalog."left"(pg_catalog.upper(%(action)s), 64)]
+    and action in (%(action)s, pg_catalog.upper(%(action)s)))
 
 -- name: field
-%(field)s = any (changed_fields)
+changed_fields @> array[%(field)s::text]
 
 -- name: since
 created_at >= %(since)s
@@ -76,17 +101,20 @@ created_at < %(until)s
 xid = %(xid)s
 
 -- name: email
-user_email = %(email)s
+(array[pg_catalog."left"(user_email, 64)] @> array[pg_catalog."left"(%(email)s, 64)] and user_email = %(email)s)
 
 -- name: email_opened
 -- A personal address stands in personal_values, and only there.
-(user_email = %(email)s
+((array[pg_catalog."left"(user_email, 64)] @> array[pg_catalog."left"(%(email)s, 64)] and user_email = %(email)s)
     or exists (select from {schema}.personal_values as p
                 where p.id = audit_logs.id and p.part = 'context' and p.field = 'user_email'
                   and p.value::jsonb #>> '{{}}' = %(email)s))
 
 -- name: ip
 ip_address <<= %(ip)s::inet
+
+-- name: address
+ip_address = %(ip)s::inet
 
 -- name: ip_opened
 -- Of personal addresses those of IPv4 are compared as networks, others as text: what an application said need not be one.
@@ -100,10 +128,10 @@ ip_address <<= %(ip)s::inet
                       end))
 
 -- name: application
-application_name = %(application)s
+(array[pg_catalog."left"(application_name, 64)] @> array[pg_catalog."left"(%(application)s, 64)] and application_name = %(application)s)
 
 -- name: trust
-context_trust = %(trust)s
+(array[context_trust] @> array[%(trust)s::text] and context_trust = %(trust)s)
 
 -- name: text
 pg_catalog.strpos(pg_catalog.lower(pg_catalog.concat_ws(' ', context::text, user_agent)), pg_catalog.lower(%(text)s)) > 0
@@ -115,15 +143,25 @@ pg_catalog.strpos(pg_catalog.lower(pg_catalog.concat_ws(' ', context::text, user
                   and pg_catalog.strpos(pg_catalog.lower(p.value), pg_catalog.lower(%(text)s)) > 0))
 
 -- name: value
-{part} ->> {field}::text = {value}
+-- As it is meant, and as the index "images" has it, where a text could also be that of a number.
+({part} ->> {field}::text = {value} and ({part} @> {as_text}::jsonb or {part} @> {as_is}::jsonb))
 
 -- name: value_opened
+(({part} ->> {field}::text = {value} and ({part} @> {as_text}::jsonb or {part} @> {as_is}::jsonb))
+    or exists (select from {schema}.personal_values as p
+                where p.id = audit_logs.id and p.part = {part_name} and p.field = {field} and p.value::jsonb #>> '{{}}' = {value}))
+
+-- name: nested_value
+-- An object's or array's text.
+{part} ->> {field}::text = {value}
+
+-- name: nested_value_opened
 ({part} ->> {field}::text = {value}
     or exists (select from {schema}.personal_values as p
                 where p.id = audit_logs.id and p.part = {part_name} and p.field = {field} and p.value::jsonb #>> '{{}}' = {value}))
 
 -- name: removals
-action in ('DELETE', 'TRUNCATE')
+(array[pg_catalog."left"(action, 64)] && array['DELETE', 'TRUNCATE'] and action in ('DELETE', 'TRUNCATE'))
 
 -- name: id
 id = %(id)s
@@ -159,4 +197,5 @@ select first_id + row_count - 1 from {schema}.ledger order by block desc limit 1
 -- name: prefer_indexes
 -- Of a Bloom index the planner expects little, and would at times rather read everything; and it takes it that only the first rows
 -- of a cursor are wanted, although limit says how many.
-select pg_catalog.set_config('enable_seqscan', 'off', true), pg_catalog.set_config('cursor_tuple_fraction', '1', true)
+select pg_catalog.set_config('enable_seqscan', 'off', true), pg_catalog.set_config('enable_indexscan', 'on', true),
+       pg_catalog.set_config('enable_bitmapscan', 'on', true), pg_catalog.set_config('cursor_tuple_fraction', '1', true)

@@ -78,4 +78,10 @@ select block from {schema}.ledger order by block desc limit 1
 select block from {schema}.ledger where written_at >= %s order by block limit 1
 
 -- name: block_of_row
-select block from {schema}.ledger where first_id <= %(id)s and first_id + row_count > %(id)s limit 1
+select block
+  from (select block, first_id + row_count as next_id
+          from {schema}.ledger
+         where row_count > 0 and first_id <= %(id)s
+         order by first_id desc
+         limit 1) as last
+ where next_id > %(id)s

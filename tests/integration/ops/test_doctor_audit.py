@@ -57,6 +57,22 @@ def test_partitions_of_this_and_next_month_are_looked_for_also_across_the_year(h
     assert result.remedy == "cdc-audit schema partitions --ahead 3"
 
 
+def test_months_that_are_over_and_lack_their_indexes_are_a_warning(patient: Patient) -> None:
+    assert patient.examine()["audit_indexes"].status == "ok"
+    patient.on_audit("select audit.ensure_partition('2020-01-01')")
+    patient.on_audit(
+        "insert into audit.ledger (block, kind, first_id, row_count, system_identifier, timeline, slot, start_lsn, end_lsn,"
+        " last_commit_at, written_at, rows_root, prev_hash, block_hash)"
+        " select block + 1, 'data', first_id, 0, system_identifier, timeline, slot, start_lsn, end_lsn, now(), now(), '', '', ''"
+        " from audit.ledger order by block desc limit 1",
+    )
+    result = patient.examine()["audit_indexes"]
+    assert (result.status, result.remedy) == ("warn", "cdc-audit schema index")
+    assert (
+        "6 look-up indexes of months that are over are missing (audit_logs_2020_01_record" in result.message
+    )
+
+
 def test_a_clock_that_is_wrong_is_a_warning_on_both_sides(healthy: Patient) -> None:
     results = healthy.examine(clock=lambda: time.time() - 60)
     assert (results["source_clock"].status, results["audit_clock"].status) == ("warn", "warn")

@@ -111,9 +111,15 @@ def test_rows_added_after_the_last_vacuum_are_found_by_the_index_too(audit: Conn
     assert audit.execute(query.encode()).fetchall() == [(7,), (30,)]
 
 
-def test_no_index_but_the_primary_key_has_random_keys_in_it(audit: Connection) -> None:
+def test_no_index_of_a_month_that_is_written_has_random_keys_in_it(audit: Connection) -> None:
+    audit.execute("select audit.ensure_partition('2026-11-01')")
     indexes = audit.execute(
         "select am.amname::text, pg_get_indexdef(c.oid) from pg_class c join pg_am am on am.oid = c.relam"
-        " where c.relnamespace = 'audit'::regnamespace and c.relkind = 'I' order by 2"
+        " join pg_index i on i.indexrelid = c.oid"
+        " where i.indrelid = 'audit.audit_logs_2026_11'::regclass order by 1, 2"
     ).fetchall()
-    assert [kind for kind, _ in indexes] == ["btree", "brin", "btree"]
+    assert [kind for kind, _ in indexes] == ["brin", "brin", "btree", "btree"]
+    assert [definition.rpartition("(")[2] for kind, definition in indexes if kind == "btree"] == [
+        "created_at)",
+        "id, created_at)",
+    ]

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from cdc_audit.cli.schema import command
 from cdc_audit.errors import SettingError
+from cdc_audit.schema.migrate import LATEST, pending
 from tests.support.servers import Server
 
 Call = Callable[..., Result]
@@ -28,9 +29,9 @@ def test_migrate_says_what_it_applied_and_then_that_there_is_nothing_to_do(call:
     first, second = call("migrate"), call("migrate")
     assert (first.exit_code, first.output) == (
         0,
-        "applied 0001_trail\napplied 0002_personal\napplied 0003_retention\napplied 0004_reads\nschema audit is at version 4\n",
+        "".join(f"applied {name}\n" for name in pending(None)) + f"schema audit is at version {LATEST}\n",
     )
-    assert (second.exit_code, second.output) == (0, "schema audit is at version 4\n")
+    assert (second.exit_code, second.output) == (0, f"schema audit is at version {LATEST}\n")
 
 
 def test_status_shows_what_is_pending(call: Call) -> None:
@@ -38,16 +39,14 @@ def test_status_shows_what_is_pending(call: Call) -> None:
     assert before == {
         "schema": "audit",
         "installed": None,
-        "latest": 4,
-        "pending": ["0001_trail", "0002_personal", "0003_retention", "0004_reads"],
+        "latest": LATEST,
+        "pending": list(pending(None)),
     }
-    assert (
-        "pending: 0001_trail\npending: 0002_personal\npending: 0003_retention\npending: 0004_reads\n"
-        "to apply: cdc-audit schema migrate" in call("status").output
-    )
+    shown = "".join(f"pending: {name}\n" for name in pending(None))
+    assert f"{shown}to apply: cdc-audit schema migrate" in call("status").output
     call("migrate")
     assert json.loads(call("status", "--json").output)["pending"] == []
-    assert call("status").output == "schema audit: version 4, latest 4\n"
+    assert call("status").output == f"schema audit: version {LATEST}, latest {LATEST}\n"
 
 
 def test_partitions_are_shown_and_made_ahead(call: Call) -> None:
