@@ -53,6 +53,7 @@ class FollowProcess:
     def __init__(self, env: Mapping[str, str], log: Path, *arguments: str) -> None:
         self._env, self._log, self._arguments = env, log, arguments
         self.process: subprocess.Popen[bytes] | None = None
+        self._begun = 0  # where this process's lines begin in the log
 
     def __enter__(self) -> Self:
         self.start()
@@ -63,11 +64,12 @@ class FollowProcess:
 
     def start(self) -> None:
         with self._log.open("ab") as log:
+            self._begun = log.tell()
             command = [sys.executable, "-m", "cdc_audit", "reads", "follow", *self._arguments]
             self.process = subprocess.Popen(command, env=dict(self._env), stdout=log, stderr=log)
 
     def until_following(self) -> None:
-        until(lambda: '"following"' in self.log_text(), "the log is followed")
+        until(lambda: '"following"' in self.log_text()[self._begun :], "the log is followed")
 
     def kill(self) -> None:
         assert self.process is not None
@@ -75,6 +77,7 @@ class FollowProcess:
         self.process.wait()
 
     def stop(self) -> int:
+        self.until_following()  # before it does, a signal ends it like any program
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(20)

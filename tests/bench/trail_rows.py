@@ -14,12 +14,13 @@ import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from multiprocessing.queues import Queue
+from typing import TypeAlias
 
 from cdc_audit.model.context import NO_CONTEXT, Context, Trust
 from cdc_audit.model.event import ApplicationEvent, Begin, Change, Shape, Stretch, Truncate
 from cdc_audit.model.ledger import Block
 from cdc_audit.seal.block import NO_HASH, block_hash
-from cdc_audit.seal.builder import BlockBuilder, Sealed
+from cdc_audit.seal.builder import BlockBuilder
 from cdc_audit.sink import ledger
 from cdc_audit.sink.writer import Writer
 
@@ -121,19 +122,23 @@ def _context(rand: random.Random, number: int) -> Context:
     )  # fmt: skip
 
 
+_Piece: TypeAlias = tuple[bytes, str, Block, bytes]  # a block's lines, their month, the block and its hash
+
+
 def _build(
     rows: int,
     end: datetime,
     previous: Block,
     previous_hash: bytes,
-    out: Queue[tuple[bytes, str, Sealed] | None],
+    out: Queue[_Piece | None],
 ) -> None:
     builder = BlockBuilder(previous, previous_hash, timeline=1)
     month = ""
 
     def close() -> None:
         lines = builder.take()
-        out.put((lines, month, builder.close(kind="data", written_at=ledger.timestamp(end - MONTHS))))
+        sealed = builder.close(kind="data", written_at=ledger.timestamp(end - MONTHS))
+        out.put((lines, month, sealed.block, sealed.block_hash))
 
     for stretch in stretches(rows, end):
         if not builder.fits(stretch):
@@ -163,13 +168,13 @@ async def _fill(dsn: str, schema: str, rows: int, end: datetime) -> None:
         await writer.commit(block, hash_)
         assert block_hash(block) == hash_
         processes = multiprocessing.get_context("spawn")
-        queue: Queue[tuple[bytes, str, Sealed] | None] = processes.Queue(4)
+        queue: Queue[_Piece | None] = processes.Queue(4)
         builder = processes.Process(target=_build, args=(rows, end, block, hash_, queue), daemon=True)
         builder.start()
         while (piece := queue.get()) is not None:
-            lines, month, sealed = piece
+            lines, month, data, data_hash = piece
             await writer.write(lines, month)
-            await writer.commit(sealed.block, sealed.block_hash)
+            await writer.commit(data, data_hash)
         builder.join()
     finally:
         await writer.close()
