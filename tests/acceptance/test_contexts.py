@@ -267,15 +267,20 @@ def test_a_session_in_which_nobody_says_who_acts_is_named_by_its_database_user_a
     )
     with DaemonProcess(env, tmp_path / "log") as daemon:
         until(lambda: len(ready.audit.execute(query, dbname=ready.audit_name)) == 9, "nine rows")
-        unnamed = [
-            daemon.metric("rows_without_context_total", application="psql", table=f"public.{table}")
-            for table in ("t", "loose")
-        ]
+        until(  # counted just after they are stored
+            lambda: (
+                [
+                    daemon.metric("rows_without_context_total", application="psql", table=f"public.{table}")
+                    for table in ("t", "loose")
+                ]
+                == [3, 1]
+            ),
+            "four rows counted as nobody's",
+        )
         assert daemon.stop() == 0
     *rows, last = ready.audit.execute(query, dbname=ready.audit_name)
     assert rows == [session] * 3 + [signed] * 2 + [("asserted", "u2", None, None, None), session, signed]
     assert (last[0], last[2], last[4]["claimed"]["session_user"]) == ("forged", None, "ceo")
-    assert unnamed == [3, 1]
     done = cdc_audit("context", "missing", "--json", env=env)
     found = {
         (row["table_name"], row["db_user"], row["rows"]) for row in map(json.loads, done.stdout.splitlines())
