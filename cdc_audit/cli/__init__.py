@@ -34,7 +34,7 @@ _COMMANDS = {
     "who": "What a user did, by table, action and time.",
     "context": "Of which changes nobody said who acted; does what an application says arrive?",
     "reads": "Who read what: follow pgAudit's lines in the server's log.",
-    "suspicious": "Bulk operations: many changes by one user in a short time.",
+    "suspicious": "What the rules of [suspicious] find; without any, many changes by one user in a short time.",
     "as-of": "A record or a table as it was at a time.",
     "undo": "Print SQL that takes changes back, if nothing has changed since.",
     "report": "A signed report for an auditor: HTML and CSV.",

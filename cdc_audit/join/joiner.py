@@ -46,9 +46,8 @@ class Joiner:
         self._keys: Mapping[str, ContextKey] = {}
         self._transaction: Begin | None = None
         self._context: Context | None = None
-        self._session = (
-            NO_CONTEXT  # stands where there is no context, wherever in the transaction it was said
-        )
+        # Stands where there is no context, wherever in the transaction it was said.
+        self._session = NO_CONTEXT
         self._held: list[tuple[Context | None, list[Change | ReadEvent]]] = []
         self._changes: list[Change | ReadEvent] = []
         self._held_rows = 0

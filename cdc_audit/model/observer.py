@@ -33,9 +33,8 @@ class BlockCounts(NamedTuple):
     rows_by_action: Mapping[str, int]
     rows_by_trust: Mapping[str, int]
     suppressed_by_table: Mapping[str, int]
-    missing_rows: Mapping[
-        tuple[str, str], int
-    ]  # without any context, by schema.table and application ("": unknown)
+    # Without any context, by schema.table and application ("": unknown).
+    missing_rows: Mapping[tuple[str, str], int]
     redacted_values: int
 
 

@@ -1,4 +1,4 @@
-"""Every metric, by name. The only module that imports prometheus_client.
+"""Every metric of the daemon, by name; those of `cdc-audit reads follow`, another process, are in ops/reads_watch.py.
 
 Names, labels and units are a public interface (README). Labels are bounded: tables, actions, never users
 or records, rules of the configuration, and no metric ever holds a row value. Of applications' names only the first 50 are

@@ -141,9 +141,8 @@ class Pump:
             if self._joiner.unknown_keys(events):
                 self._joiner.learn(await self._sidecar.context_keys())
             for stretch in self._joiner.join(events, size, sent_at):
-                if (
-                    stretch.transaction.end_lsn > self._resume_lsn
-                ):  # else the ledger has it: the slot went back
+                # Else the ledger has it: the slot went back.
+                if stretch.transaction.end_lsn > self._resume_lsn:
                     await self._add(stretch)
             if failure is not None:
                 raise failure

@@ -328,9 +328,12 @@ static PyObject *plan_of(PyObject *plans, PyObject *shape)
     if (found == NULL || !PyTuple_Check(found) || PyTuple_GET_SIZE(found) != 2)
         return NULL;
     PyObject *plan = PyTuple_GET_ITEM(found, 1);
-    if (!PyTuple_Check(plan) || PyTuple_GET_SIZE(plan) != PLAN_LENGTH || PyTuple_GET_ITEM(plan, IS_PERSONAL) != Py_False)
+    if (!PyTuple_Check(plan) || PyTuple_GET_SIZE(plan) != PLAN_LENGTH) {
+        /* Without an error the caller would ask for the same row again, for ever. */
+        PyErr_SetString(PyExc_TypeError, "plans are not those of this build: make native");
         return NULL;
-    return plan;
+    }
+    return PyTuple_GET_ITEM(plan, IS_PERSONAL) == Py_False ? plan : NULL;
 }
 
 /* Append (plan, rows) to `counts`, where there are rows. */

@@ -18,7 +18,7 @@ from typing import Self
 
 import psycopg
 
-from cdc_audit.cli.demo.cluster import Cluster
+from cdc_audit.cli.demo.cluster import Cluster, free_port
 from tests.support.daemon import cdc_audit, until
 from tests.support.databases import Databases, new_databases
 from tests.support.live import Live, running
@@ -99,7 +99,7 @@ def scene(
             READS_DSN=server.dsn(databases.source_name, "reader"),
             READS_DIRECTORY=str(server.data / "log"),
             READS_POLL_INTERVAL="0.05",
-            READS_LISTEN="",
+            READS_LISTEN=f"127.0.0.1:{free_port()}",  # an empty variable is none: it would be the default port
         )
         with running(databases, folder / "daemon") as live:
             done = cdc_audit("source", "install", "--reads", "reader", env=env)

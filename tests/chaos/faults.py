@@ -103,10 +103,12 @@ def _network(fault: Fault, stage: Stage, watch: Watch) -> Seen:
         # The daemon must find out by itself, if it isn't killed before that; then the server's side of it ends, as keepalives
         # would see to.
         begun = time.monotonic()
-        assert is_seen(lambda: log.has(_LOST) or log.has('"started"')), "nobody noticed"
-        if log.has(_LOST):
-            watch.noticed.append(time.monotonic() - begun)
-        link.cut()
+        try:
+            assert is_seen(lambda: log.has(_LOST) or log.has('"started"')), "nobody noticed"
+            if log.has(_LOST):
+                watch.noticed.append(time.monotonic() - begun)
+        finally:
+            link.cut()
     return lambda: log.has(_LOST)
 
 

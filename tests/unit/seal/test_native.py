@@ -143,3 +143,11 @@ def test_a_run_of_large_rows_ends_after_a_megabyte_and_goes_on(
     _, rows, _ = module.run(changes, 0, {id(shape): (shape, plan)}, b"", b"", b"", 1, 1, [], counts)
     assert 1 < rows < 5
     assert counts == [(plan, rows)]
+
+
+def test_plans_of_another_version_are_an_error_and_no_endless_loop(native_package: Path) -> None:
+    module = compiled(native_package, "seal", "_lines")
+    module.init_redaction(mask_keys, STEMS)
+    shape = Shape("INSERT", "public", "t", "", ("id",), (), False, ("id",), ())
+    with pytest.raises(TypeError, match="make native"):
+        module.run([(shape, [b"1"], [])], 0, {id(shape): (shape, (1, 2))}, b"", b"", b"", 1, 1, [], [])
