@@ -286,4 +286,5 @@ def test_a_session_in_which_nobody_says_who_acts_is_named_by_its_database_user_a
         (row["table_name"], row["db_user"], row["rows"]) for row in map(json.loads, done.stdout.splitlines())
     }
     assert {("t", "postgres", 2), ("t", "postgres", 1), ("loose", "postgres", 1)} == found
-    assert "(postgres)" in cdc_audit("log", "--table", "t", env=env).stdout
+    wide = env | {"COLUMNS": "160"}  # at 80, names are cut
+    assert "(postgres)" in cdc_audit("log", "--table", "t", env=wide).stdout
