@@ -45,6 +45,9 @@ POINTS = (
     "month-dropped",  # [sink] its partition is dropped, the ledger does not say so, nothing is committed
     "month-recorded",  # [sink] the ledger says so, nothing is committed
     "month-retired",  # [cli] COMMIT was answered, nobody was told
+    "purge-recorded",  # [cli] the ledger says that an archive was purged, its rows are there
+    "purge-noted",  # [cli] so does the archive
+    "purge-deleted",  # [cli] its rows are gone, nobody was told
 )
 
 

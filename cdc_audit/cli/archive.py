@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import orjson
 from psycopg import Connection
 
 from cdc_audit import failpoint
+from cdc_audit.cli.archive_plan import Planned, plan, plan_archived
 from cdc_audit.cli.key import read_public
+from cdc_audit.cli.purge import command as purge_command
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import CheckFailedError, IncompleteEvidenceError, SettingError, UsageError
-from cdc_audit.model.retention import Month, Step, decide, due_at, span_text
+from cdc_audit.model.retention import Step, due_at, span_text
 from cdc_audit.postgres import connect
-from cdc_audit.schema.partitions import partitions
 from cdc_audit.seal.signature import Signer, key_id
-from cdc_audit.sink import holds, ledger, retirement
+from cdc_audit.sink import ledger, retirement
 from cdc_audit.sink.signing import load_signer
 from cdc_audit.trail import archive
 from cdc_audit.trail.archive_store import Store, open_store
 from cdc_audit.trail.archive_verify import verify_archives
-from cdc_audit.trail.archived import archived, now
+from cdc_audit.trail.archived import archived
 from cdc_audit.trail.parquet import require_pyarrow
 from cdc_audit.trail.restore import restore
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _json_lines = click.option("--json", "as_json", is_flag=True, help="A JSON object for each month.")
-
-
-class Planned(NamedTuple):
-    """A month in the audit database and what ``run`` would do with it. ``rows`` are estimated."""
-
-    month: str
-    partition: str
-    rows: int
-    bytes: int
-    step: Step
-    why: str
 
 
 @click.group("archive")
@@ -50,7 +39,8 @@ def command() -> None:
     Where archives are is said in [retention] archive: a folder (file:/mnt/elsewhere/archive) or a bucket (s3://bucket/prefix).
     Needs the extra: pip install 'cdc-audit[archive]'.
 
-    plan, run, list and restore connect with [audit] admin_dsn; run signs with [ledger] signing_key_file. verify needs no database.
+    plan, run, list, restore and purge connect with [audit] admin_dsn; run and purge sign with [ledger] signing_key_file. verify
+    needs no database.
 
     Exit codes: 0 done, 1 something is not what was written, 2 usage, 3 evidence is missing, 69 the audit database or the archive
     is away or too busy, 75 another run is at work, 77 not permitted, 78 configuration or key.
@@ -63,14 +53,21 @@ def command() -> None:
 @_json_lines
 @with_config
 def plan_command(config: Config, *, as_json: bool) -> None:
-    """Say what run would do with each month, and why. Changes nothing."""
+    """Say what run and purge would do with each month, and why. Changes nothing.
+
+    archive: run would archive it and drop its partition. purge: purge would delete its archive's rows. held: it would be due, but
+    has rows under a legal hold. locked: it would be purged, but Object Lock keeps it, and until when.
+    """
     with _connection(config) as audit:
-        months = list(plan(audit, config))
+        months = [*(planned for _, planned in plan_archived(audit, config)), *plan(audit, config)]
     for one in months:
         if as_json:
             click.echo(orjson.dumps(one._asdict()).decode())
         else:
-            click.echo(f"{one.month}  {one.rows:>12,} rows  {one.bytes:>15,} bytes  {one.step:<8} {one.why}")
+            size = f"{one.bytes:>15,} bytes" if one.bytes else " " * 21
+            click.echo(
+                f"{one.month}  {one.where:<8}  {one.rows:>12,} rows  {size}  {one.step:<8} {one.why}".rstrip()
+            )
     if not as_json:
         policy = config.retention.policy
         click.echo(f"hot: {span_text(policy.hot)}, keep: {span_text(policy.keep)}")
@@ -87,8 +84,8 @@ def run_command(config: Config, *, most: int | None, as_json: bool) -> None:
     manifest; then, in one transaction, drop its partition and append the retention block that says where its rows are.
 
     Can be killed at any moment and repeated: a month is here or, proven, in its archive. The daemon may be running; when a
-    partition is dropped it waits for a moment. Months with rows under a legal hold stay, and so do those with personal values,
-    which cdc-audit erase could not find in an archive.
+    partition is dropped it waits for a moment. Months with rows under a legal hold stay. Of personal values an archive holds
+    commitments only: what opens them stays in the audit database, where cdc-audit erase reaches it. Nothing is purged.
     """
     require_pyarrow()
     signer = load_signer(config.ledger.signing_key_file)
@@ -103,7 +100,7 @@ def run_command(config: Config, *, most: int | None, as_json: bool) -> None:
         ledger.require_version(audit, schema)
         due = [one for one in plan(audit, config) if one.step is Step.ARCHIVE][:most]
         for one in due:
-            _archive(audit, config, one, store, signer, as_json)
+            _archive(audit, config, one, store, signer, as_json=as_json)
     if not due and not as_json:
         click.echo("nothing to archive")
 
@@ -121,9 +118,9 @@ def list_command(config: Config, *, as_json: bool) -> None:
         if as_json:
             click.echo(orjson.dumps(one._asdict() | {"kept_until": until}).decode())
             continue
-        click.echo(
-            f"{one.month:%Y-%m}  {one.rows:>12,} rows  kept until {until:%Y-%m-%d}  {one.archive}/{one.manifest}"
-        )
+        fate = f"purged {one.purged_at:%Y-%m-%d}" if one.purged else f"kept until {until:%Y-%m-%d}"
+        where = f"{one.archive}/{one.manifest}" if one.manifest else "never archived"
+        click.echo(f"{one.name}  {one.rows:>12,} rows  {fate}  {where}")
     if not found and not as_json:
         click.echo("nothing is archived")
 
@@ -150,13 +147,22 @@ def verify_command(config: Config, *, key_files: Sequence[Path], place: str | No
     code = 1 if found.harms else 3 if found.missing else 0
     if as_json:
         verdict = {0: "verified", 1: "tampered", 3: "incomplete evidence"}[code]
-        shown = {"exit_code": code, "verdict": verdict, "archives": len(found.archives), "rows": rows,
-                 "findings": [one._asdict() for one in found.harms], "missing": found.missing}  # fmt: skip
+        shown = {
+            "exit_code": code,
+            "verdict": verdict,
+            "archives": len(found.archives),
+            "rows": rows,
+            "purged": len(found.purged),
+            "findings": [one._asdict() for one in found.harms],
+            "missing": found.missing,
+        }
         click.echo(orjson.dumps(shown).decode())
     else:
         click.echo(
             f"{len(found.archives):,} archives with {rows:,} rows, checked with {len(keys)} public keys"
         )
+        if found.purged:
+            click.echo(f"{len(found.purged):,} archives were purged, their headers are here")
         for line in map(str, found.harms):
             click.echo(line)
         if not found.harms:
@@ -192,45 +198,26 @@ def restore_command(config: Config, *, since: str | None, until: str | None, int
         wanted = [
             one
             for one in archived(audit, schema)
-            if (not since or since <= f"{one.month:%Y-%m}") and (not until or f"{one.month:%Y-%m}" <= until)
+            if (not since or since <= one.name) and (not until or one.name <= until)
         ]
         for one in wanted:
+            if one.purged:
+                click.echo(f"{one.name}: purged, as block {one.purged} says", err=True)
+                continue
             restore(audit, schema, into, store, one)
-            click.echo(f"{one.month:%Y-%m}: {one.rows:,} rows in {into}.audit_logs")
+            click.echo(f"{one.name}: {one.rows:,} rows in {into}.audit_logs")
     if not wanted:
         raise UsageError("no archived month is meant", remedy="see which there are: cdc-audit archive list")
 
 
-def plan(audit: Connection, config: Config) -> Iterator[Planned]:
-    """What may be done with each month that has a partition, the oldest first."""
-    schema, policy = config.audit.audit_schema, config.retention.policy
-    at, in_force = now(audit), holds.in_force(audit, schema)
-    for one in partitions(audit, schema):
-        if one.lower is None:
-            if one.rows:
-                yield Planned("default", one.name, one.rows, one.bytes, Step.KEEP, "rows of no month stay")
-            continue
-        month = f"{one.lower:%Y-%m}"
-        held: list[int] = []
-        step = decide(Month(one.lower.date(), False, held), policy, at)
-        why = f"due {due_at(one.lower.date(), policy.hot):%Y-%m-%d}" if step is Step.KEEP else ""
-        if step is Step.ARCHIVE:
-            held = retirement.covering(audit, schema, one.name, in_force)
-            step = decide(Month(one.lower.date(), False, held), policy, at)
-            why = f"under hold {', '.join(map(str, held))}" if held else ""
-            if not held and retirement.has_personal_values(audit, schema, one.name):
-                step, why = Step.KEEP, "has personal values, which erase could not find in an archive"
-        yield Planned(month, one.name, one.rows, one.bytes, step, why)
-
-
 def _archive(
-    audit: Connection, config: Config, one: Planned, store: Store, signer: Signer, as_json: bool
+    audit: Connection, config: Config, one: Planned, store: Store, signer: Signer, *, as_json: bool
 ) -> None:
     schema = config.audit.audit_schema
-    before = archived(audit, schema)
-    source = archive.Source(schema, one.partition, one.month)
+    before = [found.sha256 for found in archived(audit, schema) if found.manifest]
+    source = archive.Source(schema, one.name, one.month)
     dsn = require_dsn(config.audit.one_time_dsn, "audit")
-    made = archive.make(dsn, source, store, signer, before[-1].sha256 if before else "")
+    made = archive.make(dsn, source, store, signer, before[-1] if before else "")
     if made is None:
         return
     said = made.manifest
@@ -238,7 +225,7 @@ def _archive(
         audit,
         schema,
         retirement.Retirement(
-            one.partition,
+            one.name,
             one.month,
             said.ids,
             said.rows,
@@ -268,3 +255,6 @@ def _archive(
 
 def _connection(config: Config) -> Connection:
     return connect(require_dsn(config.audit.one_time_dsn, "audit"), side="audit")
+
+
+command.add_command(purge_command)

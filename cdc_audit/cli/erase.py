@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 import orjson
+from psycopg import Connection
 
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
@@ -12,6 +13,10 @@ from cdc_audit.postgres import connect
 from cdc_audit.schema.migrate import quoted
 from cdc_audit.sink import erasure
 from cdc_audit.sink.signing import load_signer
+from cdc_audit.trail.archive_rows import rows_with
+from cdc_audit.trail.archive_store import open_store
+from cdc_audit.trail.archived import archived, manifest_of
+from cdc_audit.trail.parquet import require_pyarrow
 from cdc_audit.trail.query import parse_table
 
 _LONGEST_REASON = 1_000
@@ -47,6 +52,9 @@ def command(
     verdict, and counts what was erased. The daemon may be running. Who erases, why and in which rows goes into the ledger;
     which user or record was asked for does not.
 
+    Archives hold commitments only, so none is changed, whatever locks it; they are read, to find the rows in them that are meant.
+    While they can't be read, nothing is erased.
+
     Old versions of the values leave the data files with: vacuum full <schema>.personal_values. Backups, replicas and WAL keep
     them as long as you keep those.
 
@@ -67,13 +75,30 @@ def command(
     with connect(require_dsn(config.audit.one_time_dsn, "audit"), side="audit") as audit:
         pieces: list[erasure.Piece] = []
         if user is not None:
-            pieces += erasure.by_user(audit, schema, user)
+            pieces += erasure.by_user(audit, schema, user, _archived(audit, config, {"user_id": user}))
         if table is not None and record is not None:
-            pieces += erasure.by_record(audit, schema, *parse_table(table), record)
+            schema_name, name = parse_table(table)
+            wanted = {"table_name": name, "record_id": record}
+            wanted |= {"schema_name": schema_name} if schema_name is not None else {}
+            there = _archived(audit, config, wanted)
+            pieces += erasure.by_record(audit, schema, schema_name, name, record, there)
         blocks: list[int] = []
         if pieces and not dry_run:
             blocks = erasure.erase(audit, schema, pieces, reason=reason, signer=signer)
     click.echo(_json(pieces, blocks, dry_run) if as_json else _text(pieces, blocks, dry_run, schema))
+
+
+def _archived(audit: Connection, config: Config, wanted: dict[str, str]) -> list[erasure.ArchivedRow]:
+    """The rows that are meant in archives, of months that have personal values left."""
+    schema = config.audit.audit_schema
+    found: list[erasure.ArchivedRow] = []
+    for one in archived(audit, schema):
+        if not one.purged and erasure.values_left(audit, schema, one.ids):
+            require_pyarrow()
+            store = open_store(config.retention.archive)
+            rows = rows_with(store, manifest_of(store, one), wanted)
+            found += (erasure.ArchivedRow(row_id, schema_name) for row_id, schema_name in rows)
+    return found
 
 
 def _json(pieces: list[erasure.Piece], blocks: list[int], dry_run: bool) -> str:

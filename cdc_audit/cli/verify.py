@@ -162,6 +162,8 @@ def describe(
             f"archived: {gone:,} rows are not here any more, as {len(report.retirements):,} retention blocks say; "
             + ("their manifests were compared" if has_archive else "archives were not looked at (--archive)")
         )
+    if report.purged_rows:
+        lines.append(f"purged: {report.purged_rows:,} of them are nowhere any more, as signed blocks say")
     lines += map(str, report.findings)
     if report.uncounted:
         lines.append(f"and {report.uncounted:,} more")

@@ -1,8 +1,9 @@
 """How long rows stay where, and what forbids that they go: policies, legal holds, and what may be done with a month. Pure.
 
 Rows are kept and let go by whole months (UTC) of ``created_at``, since a month is a partition and blocks never cross one. A month
-may be archived, which takes its rows out of the audit database, when it ended ``hot`` months ago; what is archived may be purged
-when it ended ``keep`` months ago. A month with a row under a legal hold stays where it is: it is neither taken out nor purged.
+may be archived, which takes its rows out of the audit database, when it ended ``hot`` months ago; it may be purged when it ended
+``keep`` months ago: its archive, or, if that is asked for, its rows without any archive. A month with a row under a legal hold
+stays where it is: it is neither taken out nor purged. Nor is an archive purged that the object store still locks.
 """
 
 from __future__ import annotations
@@ -90,26 +91,33 @@ class Step(StrEnum):
 
     KEEP = "keep"
     HELD = "held"  # it would be due, but has rows under a hold
+    LOCKED = "locked"  # it would be purged, but Object Lock keeps its archive
     ARCHIVE = "archive"  # its rows may be archived, and then dropped from the audit database
-    PURGE = "purge"  # its archive may be deleted
+    PURGE = "purge"  # its rows may be deleted: those in the archive or, where none is wanted, those in the audit database
 
 
 class Month(NamedTuple):
-    """A month, by its first day. ``holds`` are the numbers of holds that are in force and cover any of its rows."""
+    """A month, by its first day. ``holds`` are the numbers of holds that are in force and cover any of its rows.
+
+    ``locked_until``: the last moment of its archive's Object Lock.
+    """
 
     first: date
     is_archived: bool
     holds: Sequence[int]
+    locked_until: datetime | None = None
 
 
-def decide(month: Month, policy: Policy, now: datetime) -> Step:
-    """What may be done with a month now."""
-    months = policy.keep if month.is_archived else policy.hot
-    if now < due_at(month.first, months):
+def decide(month: Month, policy: Policy, now: datetime, *, needs_archive: bool = True) -> Step:
+    """What may be done with a month now. Without ``needs_archive`` one in the audit database isn't archived, but may be purged."""
+    goes_for_good = month.is_archived or not needs_archive
+    if now < due_at(month.first, policy.keep if goes_for_good else policy.hot):
         return Step.KEEP
     if month.holds:
         return Step.HELD
-    return Step.PURGE if month.is_archived else Step.ARCHIVE
+    if month.locked_until is not None and now < month.locked_until:
+        return Step.LOCKED
+    return Step.PURGE if goes_for_good else Step.ARCHIVE
 
 
 def due_at(first: date, months: int) -> datetime:

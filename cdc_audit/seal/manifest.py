@@ -12,22 +12,24 @@ manifest.
 
 The ledger's ``retention`` block that takes an archived month's rows out names the manifest by its hash (``retired_of``).
 
+When its rows are purged, manifest and headers stay, and a note takes the place of the rows: the same three lines, under the title
+``cdc-audit purge v1``, with a ``Purge`` for the manifest. It names the manifest by its hash, and the ledger's ``purge`` block.
+
 ``root`` is the RFC 6962 root over the ``rows_root`` of the archived blocks, in order. ``previous`` is the SHA-256 of the manifest
 whose ``retention`` block came before, or "": so a manifest that is gone is missed by the next one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 
 from cdc_audit.model.ledger import Block
 from cdc_audit.seal.signature import Signer, is_document_signed_by
 
-_TITLE = b"cdc-audit archive v1\n"
 _NOT_OURS = "not a manifest as cdc-audit writes it"
 
 
@@ -64,8 +66,24 @@ class Manifest(NamedTuple):
     blocks_file: File
 
 
-def write(manifest: Manifest, signer: Signer) -> bytes:
-    """The manifest's text."""
+class Purge(NamedTuple):
+    """That an archive's rows were deleted: whose, as which ``purge`` block says, and when."""
+
+    schema: str
+    month: str
+    manifest: str
+    manifest_sha256: str
+    rows_file: str
+    block: int
+    purged_at: str
+
+
+_Signed = TypeVar("_Signed", Manifest, Purge)
+_TITLES = {Manifest: b"cdc-audit archive v1\n", Purge: b"cdc-audit purge v1\n"}
+
+
+def write(manifest: Manifest | Purge, signer: Signer) -> bytes:
+    """The text of a manifest or a note."""
     document = _document(manifest)
     return document + f"{signer.key_id} {signer.sign_document(document).hex()}\n".encode()
 
@@ -80,6 +98,11 @@ def name_of(manifest: Manifest) -> str:
     return f"{manifest.schema}/manifests/{manifest.month}-{manifest.ids[0][0]:020}.txt"
 
 
+def note_name(manifest: Manifest) -> str:
+    """Where the note is that an archive's rows were purged."""
+    return f"{manifest.schema}/purges/{manifest.month}-{manifest.ids[0][0]:020}.txt"
+
+
 def hash_of(text: bytes) -> str:
     """What a ``retention`` block and the next manifest call a manifest by."""
     return sha256(text).hexdigest()
@@ -90,9 +113,18 @@ def read(text: bytes, keys: Mapping[str, bytes]) -> Manifest:
 
     Raises ValueError that says what is wrong with it.
     """
+    return _read(text, keys, _parsed)
+
+
+def read_note(text: bytes, keys: Mapping[str, bytes]) -> Purge:
+    """The same of a note that rows were purged."""
+    return _read(text, keys, lambda said: Purge(**said))
+
+
+def _read(text: bytes, keys: Mapping[str, bytes], parse: Callable[[Any], _Signed]) -> _Signed:
     try:
         (_, body, signed, _) = text.split(b"\n")
-        manifest = _parsed(orjson.loads(body))
+        manifest = parse(orjson.loads(body))
         key_id, digits = signed.decode().split(" ")
         document, signature = _document(manifest), bytes.fromhex(digits)
     except (ValueError, TypeError, KeyError):
@@ -135,12 +167,20 @@ def retired_of(block: Block) -> Retired:
     return found
 
 
-def _document(manifest: Manifest) -> bytes:
-    said = manifest._asdict() | {
-        "rows_file": manifest.rows_file._asdict(),
-        "blocks_file": manifest.blocks_file._asdict(),
-    }
-    return _TITLE + orjson.dumps(said, option=orjson.OPT_SORT_KEYS) + b"\n"
+def purged_of(block: Block) -> tuple[str, int]:
+    """The manifest whose archive a ``purge`` block says was purged, and its rows. Raises ValueError if it is not well formed."""
+    try:
+        said = orjson.loads(block.detail)
+        return str(said["manifest"]["name"]), int(said["rows"])
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("not a purge's detail") from None
+
+
+def _document(said: Manifest | Purge) -> bytes:
+    body = said._asdict()
+    if isinstance(said, Manifest):
+        body |= {"rows_file": said.rows_file._asdict(), "blocks_file": said.blocks_file._asdict()}
+    return _TITLES[type(said)] + orjson.dumps(body, option=orjson.OPT_SORT_KEYS) + b"\n"
 
 
 def _parsed(said: Any) -> Manifest:

@@ -1,15 +1,17 @@
 """``cdc-audit erase``: which personal values go, and the ``erasure`` blocks that take them away.
 
 Values go by the audit schema's function ``erase``, which appends the block and erases exactly what it names, in one
-transaction. Doesn't touch rows: they hold commitments (``cdc_audit.seal.personal``).
+transaction. Doesn't touch rows: they hold commitments (``cdc_audit.seal.personal``), here and in archives. Rows that are in
+archives are found by whoever reads those, and handed over by their ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import orjson
 import psycopg
 from psycopg import Connection, sql
 
@@ -31,17 +33,52 @@ class Piece(NamedTuple):
     values: int
 
 
-def by_user(connection: Connection, schema: str, user: str) -> list[Piece]:
+class ArchivedRow(NamedTuple):
+    """A row of an archive that is meant, and the schema of its table."""
+
+    id: int
+    schema_name: str
+
+
+def by_user(
+    connection: Connection, schema: str, user: str, archived: Sequence[ArchivedRow] = ()
+) -> list[Piece]:
     """The personal context values of all rows in which this user acts: what the rows are about isn't the user's."""
-    return _pieces(_found(connection, schema, "by_user", user=user), ("context",), "")
+    parts = ("context",)
+    found = _found(connection, schema, "by_user", user=user)
+    return _pieces([*_of_archived(connection, schema, archived, parts), *found], parts, "")
 
 
 def by_record(
-    connection: Connection, schema: str, schema_name: str | None, table: str, record: str
+    connection: Connection,
+    schema: str,
+    schema_name: str | None,
+    table: str,
+    record: str,
+    archived: Sequence[ArchivedRow] = (),
 ) -> list[Piece]:
     """The personal values of the images of all rows of a record. Raises UsageError if tables of several schemas match."""
+    parts = ("new_data", "old_data")
     found = _found(connection, schema, "by_record", schema_name=schema_name, table=table, record=record)
-    return _pieces(found, ("new_data", "old_data"), table)
+    return _pieces([*_of_archived(connection, schema, archived, parts), *found], parts, table)
+
+
+def values_left(connection: Connection, schema: str, ids: Sequence[Sequence[int]]) -> int:
+    """How many personal values of rows, by inclusive ranges of ids, nobody has erased."""
+    query = sql.SQL(_SQL["values_left"]).format(schema=sql.Identifier(schema))
+    with _explained(connection):
+        row = connection.execute(query, (orjson.dumps(ids).decode(),)).fetchone()
+    assert row
+    return int(row[0])
+
+
+def _of_archived(
+    connection: Connection, schema: str, rows: Sequence[ArchivedRow], parts: tuple[str, ...]
+) -> list[tuple[int, int, str]]:
+    if not rows:
+        return []
+    ids, schemas = zip(*rows, strict=True)
+    return _found(connection, schema, "by_ids", ids=list(ids), schemas=list(schemas), parts=list(parts))
 
 
 def erase(
@@ -94,7 +131,7 @@ def _pieces(found: list[tuple[int, int, str]], parts: tuple[str, ...], table: st
             f"there is a table {table} in {len(schemas)} schemas", remedy=f"say --table {schemas[0]}.{table}"
         )
     pieces: list[Piece] = []
-    for row_id, count, _ in found:
+    for row_id, count, _ in sorted(found):
         if pieces and pieces[-1].ids[-1][1] == row_id - 1:
             pieces[-1].ids[-1] = (pieces[-1].ids[-1][0], row_id)
         elif pieces and len(pieces[-1].ids) < _RANGES:

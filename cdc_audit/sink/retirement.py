@@ -1,10 +1,13 @@
-"""Taking an archived month out of the audit database: the ``retention`` block and the drop of its partition are one transaction.
+"""Taking a month out of the audit database: the ``retention`` block and the drop of its partition are one transaction.
 
 So either the rows are there, or a signed block says where they are. In that transaction nothing can be added to the month and
-nothing was; no row of it is under a hold, by whatever stands in the ledger before the block; and none has personal values, which
-``erase`` would not find any more. The block's detail::
+nothing was, and no row of it is under a hold, by whatever stands in the ledger before the block. The block's detail::
 
     {"by", "month", "partition", "rows", "ids": [[first, last], ...], "manifest": {"name", "sha256"}, "archive", "hot", "keep"}
+
+What opens the personal values of an archived month stays in ``personal_values``: the archive holds commitments only, so that
+``erase`` goes on reaching every value. Of a month that goes without any archive (manifest and archive are "") the same transaction
+erases them.
 """
 
 from __future__ import annotations
@@ -22,15 +25,20 @@ from cdc_audit.errors import AnotherDaemonError, CheckFailedError, UnavailableEr
 from cdc_audit.model.ledger import Block
 from cdc_audit.model.retention import Hold, Policy
 from cdc_audit.postgres import named_sql
+from cdc_audit.seal.personal import PARTS
 from cdc_audit.seal.signature import Signer
 from cdc_audit.sink import holds, ledger
+from cdc_audit.sink.erasure import values_left
 
 _SQL = named_sql("cdc_audit.sink", "sql/retention.sql")
 _PAUSE = 1.0  # seconds in which those who waited behind us get their turn
 
 
 class Retirement(NamedTuple):
-    """An archived month, ready to go: ``ids`` are inclusive ranges with ``rows`` rows in all."""
+    """A month that is to go: ``ids`` are inclusive ranges with ``rows`` rows in all, as its archive has them.
+
+    Without an archive, ``manifest`` and ``archive`` are "", and ids and rows are those that the partition has when it is closed.
+    """
 
     partition: str
     month: str
@@ -61,14 +69,18 @@ def covering(connection: Connection, schema: str, partition: str, wanted: Sequen
         ]
 
 
-def has_personal_values(connection: Connection, schema: str, partition: str) -> bool:
-    """Whether a row of a partition has personal values, erased or not."""
-    query = sql.SQL(_SQL["has_personal"]).format(
-        schema=sql.Identifier(schema), leaf=sql.Identifier(schema, partition)
-    )
+def rows_of(connection: Connection, schema: str, partition: str) -> int:
+    """How many rows a partition has, counted."""
+    query = sql.SQL(_SQL["count"]).format(leaf=sql.Identifier(schema, partition))
     with holds.explained(connection):
         row = connection.execute(query).fetchone()
-    return row == (True,)
+    assert row
+    return int(row[0])
+
+
+def without_archive(partition: str, month: str, policy: Policy) -> Retirement:
+    """A month that is to go for good."""
+    return Retirement(partition, month, [], 0, "", "", "", policy)
 
 
 def retire(
@@ -101,11 +113,15 @@ def _retire(connection: Connection, schema: str, retirement: Retirement, signer:
     connection.execute(_SQL["settings"])
     connection.execute(sql.SQL(_SQL["close_month"]).format(leaf=leaf))
     seen = _last_block(connection, schema)
+    if not retirement.manifest:
+        retirement = _whole(connection, leaf, retirement)
     _check(connection, schema, retirement)
     failpoint.reached("month-closed")
     connection.execute(sql.SQL(_SQL["drop_month"]).format(leaf=leaf))
     failpoint.reached("month-dropped")
     # From here on nobody can write a block with rows.
+    if not retirement.manifest:
+        erase_values(connection, schema, retirement.month, retirement.ids, signer)
     detail = {
         "by": holds.who(connection),
         "month": retirement.month,
@@ -139,8 +155,26 @@ def _check(connection: Connection, schema: str, retirement: Retirement) -> None:
         raise CheckFailedError(
             f"{month} has rows under hold {held[0]}, it stays where it is", remedy="see: cdc-audit hold list"
         )
-    if has_personal_values(connection, schema, retirement.partition):
-        raise CheckFailedError(f"{month} has rows with personal values, it stays where it is")
+
+
+def _whole(connection: Connection, leaf: sql.Identifier, retirement: Retirement) -> Retirement:
+    """With all that the closed partition has. Raises CheckFailedError if that is nothing."""
+    ids = connection.execute(sql.SQL(_SQL["ranges"]).format(leaf=leaf)).fetchall()
+    if not ids:
+        raise CheckFailedError(f"{retirement.month} has no rows, it stays where it is")
+    return retirement._replace(ids=ids, rows=sum(last - first + 1 for first, last in ids))
+
+
+def erase_values(
+    connection: Connection, schema: str, month: str, ids: Sequence[tuple[int, int]], signer: Signer
+) -> int:
+    """Erase the personal values of rows that go for good, in the caller's transaction; how many there were."""
+    values = values_left(connection, schema, ids)
+    if values:
+        reason = f"{month} is purged"
+        detail = {"by": holds.who(connection), "ids": ids, "parts": PARTS, "reason": reason, "values": values}
+        ledger.append(connection, schema, "erasure", detail=detail, signer=signer)
+    return values
 
 
 def _last_block(connection: Connection, schema: str) -> int:

@@ -110,7 +110,7 @@ def make(dsn: str, source: Source, store: Store, signer: Signer, previous: str) 
         )
     failpoint.reached("archive-checked")
     name = manifest.name_of(said)
-    _keep_text(store, name, text)
+    keep_text(store, name, text)
     failpoint.reached("archive-manifest-kept")
     return Made(said, name, manifest.hash_of(text))
 
@@ -214,7 +214,8 @@ def _keep(store: Store, name: str, file: IO[bytes]) -> File:
     return File(name, size, digest)
 
 
-def _keep_text(store: Store, name: str, text: bytes) -> None:
+def keep_text(store: Store, name: str, text: bytes) -> None:
+    """Keep a signed text, and read it back. Raises CheckFailedError if that is something else, and as the store does."""
     with tempfile.TemporaryFile() as file:
         file.write(text)
         store.put(name, file)

@@ -1,7 +1,7 @@
 """Where archives are kept: named files in a folder or, as objects, in a bucket.
 
 Names are relative, with ``/``; a ledger's own begin with its schema's name. What is put replaces what had that name, whole or not
-at all.
+at all. What is deleted is deleted with all its versions, unless Object Lock keeps one of them: that nothing here ever bypasses.
 """
 
 from __future__ import annotations
@@ -14,15 +14,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 from cdc_audit import remote
-from cdc_audit.errors import SettingError, UnavailableError
+from cdc_audit.errors import NotPermittedError, SettingError, UnavailableError
 from cdc_audit.model.anchor import FileTarget, HttpTarget, S3Target, parse_target
 
 _ATTEMPTS = 10
 _PIECE = 1 << 20
+_PARTS = 3  # of 8 MB
 _MISSING = {"404", "NoSuchKey", "NotFound"}
+_DENIED = {"403", "AccessDenied"}
+
+
+class Lock(NamedTuple):
+    """What keeps a file from being deleted: Object Lock's mode, or ``legal hold`` of the store's own, and its last moment.
+
+    A legal hold has none: ``until`` is the end of all calendars.
+    """
+
+    mode: str
+    until: datetime
+
+    def __str__(self) -> str:
+        if self.until == _NEVER:
+            return "locked by a legal hold of the object store, until somebody ends that"
+        return f"locked until {self.until:%Y-%m-%d %H:%M} ({self.mode})"
+
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class Store(Protocol):
@@ -40,6 +60,12 @@ class Store(Protocol):
 
     def names(self, folder: str) -> list[str]:
         """All names that begin with this folder's, sorted; "" is all."""
+
+    def lock(self, name: str) -> Lock | None:
+        """What keeps a file, or an older version of it, from being deleted; of several the longest."""
+
+    def delete(self, name: str) -> None:
+        """Delete a file for good; nothing if there is none. NotPermittedError if it is locked, or the right is missing."""
 
 
 def open_store(text: str) -> Store:
@@ -72,6 +98,15 @@ def digest_of(file: IO[bytes]) -> str:
     while piece := file.read(_PIECE):
         digest.update(piece)
     return digest.hexdigest()
+
+
+def _transfer() -> Any:
+    """How large files are sent and fetched: few parts at a time, for each is held in memory."""
+    from boto3.s3.transfer import TransferConfig
+
+    config = TransferConfig(max_concurrency=_PARTS)
+    config.max_in_memory_upload_chunks = config.max_in_memory_download_chunks = _PARTS
+    return config
 
 
 class Folder:
@@ -113,6 +148,19 @@ class Folder:
             )
             return sorted(one.relative_to(self._path).as_posix() for one in found)
 
+    def lock(self, name: str) -> Lock | None:
+        """See ``Store``. A folder locks nothing."""
+        del name
+        return None
+
+    def delete(self, name: str) -> None:
+        """See ``Store``."""
+        target = self._path / name
+        with self._explained():
+            target.unlink(missing_ok=True)
+            if target.parent.is_dir():
+                self._sync(target.parent)
+
     @staticmethod
     def _sync(folder: Path) -> None:
         number = os.open(folder, os.O_RDONLY)
@@ -152,14 +200,14 @@ class Bucket:
             self._explained(name),
             os.fdopen(os.dup(file.fileno()), "rb") as copy,
         ):  # boto3 closes what it has sent
-            client.upload_fileobj(copy, target.bucket, self._key(name), ExtraArgs=options)
+            client.upload_fileobj(copy, target.bucket, self._key(name), ExtraArgs=options, Config=_transfer())
 
     def open(self, name: str) -> IO[bytes]:
         """See ``Store``: a copy on this machine, of which nothing is left afterwards."""
         copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's
         client = self._connected()
         with self._explained(name):
-            client.download_fileobj(self._target.bucket, self._key(name), copy)
+            client.download_fileobj(self._target.bucket, self._key(name), copy, Config=_transfer())
         copy.seek(0)
         return copy
 
@@ -174,6 +222,56 @@ class Bucket:
             for page in pages:
                 found += [one["Key"].removeprefix(self._key("")) for one in page.get("Contents", [])]
         return sorted(found)
+
+    def lock(self, name: str) -> Lock | None:
+        """See ``Store``."""
+        client, locks = self._connected(), list[Lock]()
+        for version in self._versions(name):
+            with self._explained(name):
+                said = client.head_object(
+                    Bucket=self._target.bucket, Key=self._key(name), VersionId=version["VersionId"]
+                )
+            if said.get("ObjectLockLegalHoldStatus") == "ON":
+                locks.append(Lock("legal hold", _NEVER))
+            if said.get("ObjectLockMode"):
+                locks.append(Lock(said["ObjectLockMode"], said["ObjectLockRetainUntilDate"]))
+        return max(locks, key=lambda one: one.until, default=None)
+
+    def delete(self, name: str) -> None:
+        """See ``Store``: with all versions, and the markers that hide them."""
+        client = self._connected()
+        for version in [*self._versions(name), *self._versions(name, "DeleteMarkers")]:
+            try:
+                with remote.s3_errors():
+                    client.delete_object(
+                        Bucket=self._target.bucket, Key=self._key(name), VersionId=version["VersionId"]
+                    )
+            except remote.RefusedError as error:
+                if error.code not in _DENIED:
+                    raise UnavailableError(f"archive {self.name}: {error.message}") from error
+                if (lock := self.lock(name)) is not None:
+                    raise NotPermittedError(
+                        f"archive {self.name}: {name} is {lock}: the object store refuses to delete it",
+                        remedy="wait for that day: nothing here bypasses a lock",
+                    ) from error
+                raise NotPermittedError(
+                    f"archive {self.name}: {error.message}",
+                    remedy=f"allow this identity s3:DeleteObjectVersion on {self._target.bucket}",
+                ) from error
+            except UnavailableError as error:
+                raise UnavailableError(f"archive {self.name}: {error.message}") from error
+
+    def _versions(self, name: str, kind: str = "Versions") -> list[Any]:
+        """All versions of one object; in a bucket that keeps none, the object itself."""
+        found: list[Any] = []
+        client = self._connected()
+        with self._explained(name):
+            pages = client.get_paginator("list_object_versions").paginate(
+                Bucket=self._target.bucket, Prefix=self._key(name)
+            )
+            for page in pages:
+                found += [one for one in page.get(kind, []) if one["Key"] == self._key(name)]
+        return found
 
     def _key(self, name: str) -> str:
         return f"{self._target.prefix}/{name}".lstrip("/")

@@ -8,6 +8,8 @@ What is looked at, of each archive:
     gives its row_hash, and together they give their rows_root (``cdc_audit.trail.verify_rows``).
 4.  Blocks, ids, counts and root are those that the manifest says.
 
+Where the rows are not there any more, and a note signed with a given key says that they were purged, all of this but the rows.
+
 And of all together: the manifest that one names as ``previous`` is there. A newest manifest that was taken away is not missed that
 way: the ledger's ``retention`` block misses it (``cdc-audit verify --archive``), and its files belong to no manifest then, which is
 said.
@@ -47,9 +49,10 @@ class Harm(NamedTuple):
 
 @dataclass(slots=True)
 class Verified:
-    """What was found. ``missing``: why the evidence is not complete."""
+    """What was found. ``missing``: why the evidence is not complete. Of ``purged`` archives only headers are left."""
 
     archives: list[Manifest] = field(default_factory=list)
+    purged: list[Manifest] = field(default_factory=list)
     harms: list[Harm] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
@@ -72,13 +75,18 @@ def verify_archives(store: Store, schema: str, keys: Mapping[str, bytes]) -> Ver
         except ValueError as error:
             verified.harms.append(Harm(name, str(error)))
             continue
-        belonging |= {said.rows_file.name, said.blocks_file.name}
+        note = manifest.note_name(said)
+        belonging |= {said.rows_file.name, said.blocks_file.name, note}
         previous.append((name, said.previous))
-        verified.archives.append(said)
         if not _is_in_place(name, said, schema):
+            verified.archives.append(said)
             verified.harms.append(Harm(name, "it is the manifest of another archive"))
             continue
-        verified.harms += check_archive(store, said, keys)
+        is_purged = note in names and said.rows_file.name not in names
+        (verified.purged if is_purged else verified.archives).append(said)
+        if note in names and (wrong := _wrong_note(store, note, said, manifest.hash_of(text), keys)):
+            verified.harms.append(Harm(note, wrong))
+        verified.harms += check_archive(store, said, keys, is_purged=is_purged)
     for name, before in previous:
         if before and before not in hashes:
             verified.harms.append(Harm(name, "the manifest that it names as the one before is not here"))
@@ -89,7 +97,7 @@ def verify_archives(store: Store, schema: str, keys: Mapping[str, bytes]) -> Ver
 def check_retirements(store: Store, retirements: Iterable[Retired]) -> list[Harm]:
     """What is wrong with the manifests that ``retention`` blocks name; the archives' files are not looked at."""
     harms: list[Harm] = []
-    for one in retirements:
+    for one in (retired for retired in retirements if retired.manifest):
         try:
             with store.open(one.manifest) as file:
                 text = file.read()
@@ -101,10 +109,24 @@ def check_retirements(store: Store, retirements: Iterable[Retired]) -> list[Harm
     return harms
 
 
+def _wrong_note(store: Store, name: str, said: Manifest, sha256: str, keys: Mapping[str, bytes]) -> str:
+    """What is wrong with a note that an archive's rows were purged, or ""."""
+    with store.open(name) as file:
+        text = file.read()
+    try:
+        note = manifest.read_note(text, keys)
+    except ValueError as error:
+        return str(error)
+    is_right = (note.schema, note.month, note.manifest) == (said.schema, said.month, manifest.name_of(said))
+    if not is_right or (note.manifest_sha256, note.rows_file) != (sha256, said.rows_file.name):
+        return "it is the note of another archive"
+    return ""
+
+
 def _look_for_more(verified: Verified, strays: set[str], keys: Mapping[str, bytes]) -> None:
     if not keys:
         verified.missing.append("no public key was given (--public-key)")
-    if not verified.archives and not verified.harms:
+    if not verified.archives and not verified.purged and not verified.harms:
         verified.missing.append("there is no archive")
     if strays and not verified.harms:
         some = ", ".join(sorted(strays)[:3])
@@ -124,13 +146,15 @@ def _is_in_place(name: str, said: Manifest, schema: str) -> bool:
     )
 
 
-def check_archive(store: Store, said: Manifest, keys: Mapping[str, bytes]) -> list[Harm]:
+def check_archive(
+    store: Store, said: Manifest, keys: Mapping[str, bytes], *, is_purged: bool = False
+) -> list[Harm]:
     """What is wrong with the files of a manifest, which is believed. With no keys given, signatures are not looked at."""
     harms: list[Harm] = []
     with ExitStack() as stack:
-        found = [_opened(store, file, stack, harms) for file in (said.blocks_file, said.rows_file)]
-        blocks_file, rows_file = found
-        if not harms and blocks_file and rows_file:
+        blocks_file = _opened(store, said.blocks_file, stack, harms)
+        rows_file = None if is_purged else _opened(store, said.rows_file, stack, harms)
+        if not harms and blocks_file:
             harms += _Content(said, keys).check(blocks_file, rows_file)
     return harms
 
@@ -164,19 +188,23 @@ class _Content:
         self._last: Block | None = None
         self._blocks = 0
 
-    def check(self, blocks_file: IO[bytes], rows_file: IO[bytes]) -> list[Harm]:
+    def check(self, blocks_file: IO[bytes], rows_file: IO[bytes] | None) -> list[Harm]:
         said = self._said
         findings = Findings()
         try:
-            rows = Rows(findings, self._spans(blocks_file), [])
-            rows.check(parquet.read_rows(rows_file))
-            rows.finish()
+            if rows_file is None:
+                count = sum(span.end - span.first for span in self._spans(blocks_file))
+            else:
+                rows = Rows(findings, self._spans(blocks_file), [])
+                rows.check(parquet.read_rows(rows_file))
+                rows.finish()
+                count = rows.rows
         except ValueError as error:
             return [*self._harms, Harm(manifest.name_of(said), f"its files can't be read: {error}")]
         self._harms += [Harm(said.rows_file.name, str(one)) for one in findings.sorted()]
         first, last = self._first, self._last
         held = said._replace(
-            rows=rows.rows,
+            rows=count,
             ids=self._ids,
             blocks=self._blocks,
             first_block=first.block if first else -1,

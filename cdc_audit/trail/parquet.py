@@ -92,6 +92,14 @@ def read_rows(file: IO[bytes]) -> Iterator[bytes]:
             yield b"%b\t\\\\x%b\n" % (line, hash_.hex().encode())
 
 
+def read_columns(file: IO[bytes], names: Iterable[str]) -> Iterator[Any]:
+    """The rows of a file, these columns of them, as Arrow tables. Raises ValueError if it isn't one of ours."""
+    import pyarrow as pa
+
+    for batch in _batches(file, _row_schema(), list(names)):
+        yield pa.Table.from_batches([batch])
+
+
 def write_blocks(file: IO[bytes], blocks: Iterable[Blocks]) -> None:
     """Write headers, in order of block."""
     import pyarrow as pa
@@ -127,7 +135,7 @@ def _block_schema() -> Any:
     return pa.schema([("block", pa.int64()), ("header", pa.binary()), ("signature", pa.binary())])
 
 
-def _batches(file: IO[bytes], schema: Any) -> Iterator[Any]:
+def _batches(file: IO[bytes], schema: Any, columns: list[str] | None = None) -> Iterator[Any]:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -135,7 +143,10 @@ def _batches(file: IO[bytes], schema: Any) -> Iterator[Any]:
         opened = parquet.ParquetFile(file, page_checksum_verification=True)
         if not opened.schema_arrow.equals(schema):
             raise ValueError("not a file of an archive of this version")
-        yield from opened.iter_batches(_SLICE_ROWS)
+        rows = _SLICE_ROWS if columns is None else _GROUP_ROWS
+        # One group after another: a reader of several keeps what it has read of all of them.
+        for group in range(opened.num_row_groups):
+            yield from opened.iter_batches(rows, row_groups=[group], columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not a Parquet file that can be read ({type(error).__name__})") from None
 

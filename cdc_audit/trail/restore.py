@@ -7,12 +7,10 @@ from psycopg import Connection, sql
 
 from cdc_audit.errors import CheckFailedError
 from cdc_audit.postgres import explain, named_sql
-from cdc_audit.seal import manifest
-from cdc_audit.seal.manifest import Manifest
 from cdc_audit.trail import parquet
 from cdc_audit.trail.archive_store import Store
 from cdc_audit.trail.archive_verify import check_archive
-from cdc_audit.trail.archived import Archived
+from cdc_audit.trail.archived import Archived, manifest_of
 
 _SQL = named_sql("cdc_audit.trail", "sql/archive.sql")
 
@@ -22,7 +20,7 @@ def restore(connection: Connection, schema: str, into: str, store: Store, archiv
 
     Raises CheckFailedError if it is not the archive that the ledger names, or not whole; NotPermittedError, UnavailableError.
     """
-    said = _manifest(store, archived)
+    said = manifest_of(store, archived)
     if harms := check_archive(store, said, {}):
         raise CheckFailedError(f"archive {store.name}: {harms[0]}")
     try:
@@ -36,18 +34,6 @@ def restore(connection: Connection, schema: str, into: str, store: Store, archiv
                     copy.write(row)
     except psycopg.Error as error:
         raise explain(error, side="audit") from error
-
-
-def _manifest(store: Store, archived: Archived) -> Manifest:
-    where = f"archive {store.name}: {archived.manifest}"
-    try:
-        with store.open(archived.manifest) as file:
-            text = file.read()
-    except FileNotFoundError:
-        raise CheckFailedError(f"{where}: it is not here") from None
-    if manifest.hash_of(text) != archived.sha256:
-        raise CheckFailedError(f"{where}: it is not the manifest that block {archived.block} names")
-    return manifest.read(text, {})
 
 
 def _composed(name: str, schema: str, into: str) -> sql.Composed:

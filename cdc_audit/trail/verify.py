@@ -53,7 +53,7 @@ class Report(NamedTuple):
     """What was found. ``missing``: why the evidence is not complete. ``first_block`` to ``last_block`` were read.
 
     ``erased_values`` personal values in ``erased_rows`` rows were erased, as ``erasures`` blocks say. ``retirements``: which
-    rows are in archives instead; whether these are whole was not looked at.
+    rows are in archives instead; whether these are whole was not looked at. ``purged_rows`` of them are nowhere any more.
     """
 
     findings: list[Finding]
@@ -70,6 +70,7 @@ class Report(NamedTuple):
     erased_rows: int
     erasures: int
     retirements: list[Retired]
+    purged_rows: int
     seconds: float
 
 
@@ -135,6 +136,7 @@ def verify(dsn: str, schema: str, request: Request, progress: Progress) -> Repor
         read.erased_rows,
         len(chain.erasures),
         chain.retirements,
+        chain.purged_rows,
         time.monotonic() - began,
     )
 

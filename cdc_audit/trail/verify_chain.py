@@ -29,7 +29,7 @@ from typing import NamedTuple
 from cdc_audit.model.ledger import Block
 from cdc_audit.seal.block import NO_HASH, header_hash, parse_header
 from cdc_audit.seal.copy_text import NULL
-from cdc_audit.seal.manifest import Retired, retired_of
+from cdc_audit.seal.manifest import Retired, purged_of, retired_of
 from cdc_audit.seal.personal import Erasure, erasure_of
 from cdc_audit.seal.signature import is_signed_by, key_after, succession_of
 from cdc_audit.trail.verify_findings import Findings, Kind
@@ -97,6 +97,7 @@ class Chain:
         self.signed = 0
         self.anchored = 0
         self.retirements: list[Retired] = []
+        self.purged_rows = 0
         self.erasures: list[Erasure] = []
 
     @property
@@ -196,11 +197,13 @@ class Chain:
             self._due_key = found.new
 
     def _note_retention(self, block: Block) -> None:
-        """Rows that a ``retention`` block says were taken out."""
-        if block.kind != "retention":
-            return
+        """Rows that a ``retention`` block says were taken out, and how many of them a ``purge`` block says are nowhere any more."""
         try:
-            self.retirements.append(retired_of(block))
+            if block.kind == "retention":
+                self.retirements.append(retired_of(block))
+                self.purged_rows += 0 if self.retirements[-1].manifest else self.retirements[-1].rows
+            elif block.kind == "purge":
+                self.purged_rows += purged_of(block)[1]
         except ValueError:
             self._add(Kind.BROKEN, block.block, block.block, "its detail does not name the rows taken out")
 

@@ -3,10 +3,11 @@ r"""The openings of personal values, checked against the ledger's headers and th
 Fed with ``COPY (SELECT id, part, field, commitment, salt, value, what stands at that place in the row ORDER BY id, part, field) TO
 STDOUT``. The rules, in their order; where one is broken, rule 3 is left out for the block:
 
-1.  The commitment stands in the row, at the place that part and field name.
+1.  The commitment stands in the row, at the place that part and field name. Of a row that retention took out that can't be seen
+    here, and need not: rule 3 pins the commitment, and the archive's rows_root the row.
 2.  Salt and value give the commitment; or both are null, and an ``erasure`` block names the row and the part. A value that is there
     although such a block names it was put back: that is an alteration, too.
-3.  A block has as many openings as its header says, with the hash that it says; one whose rows retention took out may have none.
+3.  A block has as many openings as its header says, with the hash that it says, also if retention took its rows out: openings stay.
     Whether a text in a row is a commitment is never guessed: it could be anybody's data.
 
 An ``erasure`` block names rows before it only.
@@ -25,29 +26,38 @@ from cdc_audit.trail.verify_findings import Findings, Kind
 from cdc_audit.trail.verify_rows import Span
 
 
+class Ranges:
+    """Ids, by inclusive ranges in any order."""
+
+    def __init__(self, ranges: Iterable[tuple[int, int]]) -> None:
+        self._firsts: list[int] = []
+        self._lasts: list[int] = []
+        for first, last in sorted(ranges):
+            if self._lasts and first <= self._lasts[-1]:
+                self._lasts[-1] = max(self._lasts[-1], last)
+            else:
+                self._firsts.append(first)
+                self._lasts.append(last)
+
+    def hold(self, row_id: int) -> bool:
+        """Whether an id is in one of them."""
+        at = bisect_right(self._firsts, row_id) - 1
+        return at >= 0 and row_id <= self._lasts[at]
+
+
 class Erased:
     """Which rows' parts all erasures name, together."""
 
     def __init__(self, erasures: Iterable[Erasure]) -> None:
-        self._firsts: dict[str, list[int]] = {}
-        self._lasts: dict[str, list[int]] = {}
         ranges: dict[str, list[tuple[int, int]]] = {}
         for erasure in erasures:
             for part in erasure.parts:
                 ranges.setdefault(part, []).extend(erasure.ids)
-        for part, found in ranges.items():
-            firsts, lasts = self._firsts.setdefault(part, []), self._lasts.setdefault(part, [])
-            for first, last in sorted(found):
-                if lasts and first <= lasts[-1]:
-                    lasts[-1] = max(lasts[-1], last)
-                else:
-                    firsts.append(first)
-                    lasts.append(last)
+        self._ranges = {part: Ranges(found) for part, found in ranges.items()}
 
     def names(self, row_id: int, part: str) -> bool:
         """Whether one of them names this part of a row."""
-        at = bisect_right(self._firsts.get(part, ()), row_id) - 1
-        return at >= 0 and row_id <= self._lasts[part][at]
+        return part in self._ranges and self._ranges[part].hold(row_id)
 
 
 class Openings:
@@ -72,7 +82,7 @@ class Openings:
             if header.intact and header.intact.kind in {"data", "snapshot"}
         }
         self._erased = erased
-        self._retired = retired
+        self._retired = Ranges(retired)
         self.count = self.erased_values = self.erased_rows = 0
         self._erased_row = 0
         self._open(next(self._spans, None))
@@ -109,7 +119,8 @@ class Openings:
         """Rules 1 and 2."""
         part = fields[1].decode()
         committed = bytes.fromhex(fields[3][3:].decode())
-        if unescape(fields[6]) != text_of(committed).encode():
+        is_archived = fields[6] == NULL and self._retired.hold(row_id)
+        if unescape(fields[6]) != text_of(committed).encode() and not is_archived:
             return Kind.ALTERED, f"a commitment of its {part} does not stand in the row"
         is_named = self._erased.names(row_id, part)
         if fields[4] == fields[5] == NULL:
@@ -140,8 +151,7 @@ class Openings:
         self._open(next(self._spans, None))
 
     def _judge(self, span: Span, count: int, hash_: str) -> None:
-        is_retired = any(first <= span.first and span.end - 1 <= last for first, last in self._retired)
-        if not self._is_sound or span.root is None or (is_retired and not self._found):
+        if not self._is_sound or span.root is None:
             return
         if self._found == count and (not count or self._hash.hexdigest() == hash_):
             return

@@ -22,6 +22,7 @@ import psycopg
 
 from tests.bench import (
     answers,
+    archiving,
     context_cost,
     growth,
     latency,
@@ -57,6 +58,11 @@ MEASUREMENTS = {
     "verify": Measurement("verify beside COPY TO STDOUT, its memory at two sizes", verifying.run),
     "answers": Measurement(
         "each question on a large trail; --rows 20000000 is the budget's", answers.run, False
+    ),
+    "archiving": Measurement(
+        "24 months into a bucket, in peace and on bad days; --rows 5000000 is the budget's",
+        archiving.run,
+        False,
     ),
     "sealing": Measurement("the daemon with and without hashing and signing", sealing.run),
     "recorded": Measurement("decode, join and seal on a recorded stream", recorded.run),

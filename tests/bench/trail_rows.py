@@ -21,6 +21,7 @@ from cdc_audit.model.event import ApplicationEvent, Begin, Change, Shape, Stretc
 from cdc_audit.model.ledger import Block
 from cdc_audit.seal.block import NO_HASH, block_hash
 from cdc_audit.seal.builder import BlockBuilder
+from cdc_audit.seal.signature import Signer
 from cdc_audit.sink import ledger
 from cdc_audit.sink.writer import Writer
 
@@ -132,7 +133,7 @@ def _build(
     previous_hash: bytes,
     out: Queue[_Piece | None],
 ) -> None:
-    builder = BlockBuilder(previous, previous_hash, timeline=1)
+    builder = BlockBuilder(previous, previous_hash, timeline=1, key_id=previous.key_id)
     month = ""
 
     def close() -> None:
@@ -153,17 +154,17 @@ def _build(
     out.put(None)
 
 
-def fill(dsn: str, schema: str, rows: int, end: datetime | None = None) -> None:
-    """Write a trail into a migrated, empty schema. Two processes: one builds, this one writes."""
-    asyncio.run(_fill(dsn, schema, rows, end or datetime.now(UTC)))
+def fill(dsn: str, schema: str, rows: int, end: datetime | None = None, signer: Signer | None = None) -> None:
+    """Write a trail into a migrated, empty schema. Two processes: one builds, this one writes, and signs if it can."""
+    asyncio.run(_fill(dsn, schema, rows, end or datetime.now(UTC), signer))
 
 
-async def _fill(dsn: str, schema: str, rows: int, end: datetime) -> None:
-    writer = await Writer.open(dsn, schema, application_name="trail_rows")
+async def _fill(dsn: str, schema: str, rows: int, end: datetime, signer: Signer | None) -> None:
+    writer = await Writer.open(dsn, schema, application_name="trail_rows", signer=signer)
     try:
         block, hash_ = ledger.without_rows(
             ledger.before_genesis("7000000000000000000", "generated", 0), NO_HASH, kind="genesis", start_lsn=0, end_lsn=0,
-            detail={}, timeline=1, written_at=ledger.timestamp(end - MONTHS),
+            detail={}, timeline=1, written_at=ledger.timestamp(end - MONTHS), signer=signer,
         )  # fmt: skip
         await writer.commit(block, hash_)
         assert block_hash(block) == hash_

@@ -33,6 +33,8 @@ class Proxy:
         self.held = threading.Event()
         self.rate = 0
         self.answers = 0  # pieces that the servers have sent
+        self.replaced = 0  # of them, those that were changed
+        self.broken = 0  # connections that ``cut`` broke
 
     @property
     def port(self) -> int:
@@ -68,6 +70,7 @@ class Proxy:
         for one in self._sockets:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+                self.broken += 1
             one.close()
         self._sockets.clear()
         self._stalled.clear()  # ports are used again
@@ -104,7 +107,8 @@ class Proxy:
                 gate.wait()
                 if port in self._stalled:
                     continue
-                for old, new in (self.replace if is_answer else self.replace_asked).items():
+                for old, new in list((self.replace if is_answer else self.replace_asked).items()):
+                    self.replaced += is_answer and old in data
                     data = data.replace(old, new)
                 if is_answer:
                     self.answers += 1

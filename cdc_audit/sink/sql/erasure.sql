@@ -18,6 +18,21 @@ select a.id, count(*), min(a.schema_name)
  group by a.id
  order by a.id
 
+-- name: by_ids
+-- The same of rows that are known already.
+select p.id, count(*), min(named.schema_name)
+  from rows from (pg_catalog.unnest(%(ids)s::bigint[]), pg_catalog.unnest(%(schemas)s::text[])) as named (id, schema_name)
+  join {schema}.personal_values as p on p.id = named.id
+ where p.part = any (%(parts)s) and p.value is not null
+ group by p.id
+ order by p.id
+
+-- name: values_left
+select count(*)
+  from pg_catalog.jsonb_array_elements(%s::jsonb) as one
+  join {schema}.personal_values as p on p.id between (one ->> 0)::bigint and (one ->> 1)::bigint
+ where p.value is not null
+
 -- name: prefer_indexes
 -- As in the log: of a Bloom index the planner expects little.
 select pg_catalog.set_config('enable_seqscan', 'off', true)

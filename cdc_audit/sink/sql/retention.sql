@@ -39,8 +39,15 @@ select exists (select from {leaf}
                   and (%(since)s::timestamptz is null or created_at >= %(since)s)
                   and (%(until)s::timestamptz is null or created_at < %(until)s))
 
--- name: has_personal
-select exists (select from {schema}.personal_values as p join {leaf} as l on l.id = p.id)
+-- name: count
+select count(*) from {leaf}
+
+-- name: ranges
+-- The ids of a partition as inclusive ranges.
+select min(id), max(id)
+  from (select id, id - pg_catalog.row_number() over (order by id) as island from {leaf}) as numbered
+ group by island
+ order by 1
 
 -- name: drop_month
 drop table {leaf}

@@ -13,7 +13,8 @@ select first_id from {schema}.ledger where block = %s
 select max(block) from {schema}.ledger
 
 -- name: retirements
-select block, written_at, detail from {schema}.ledger where kind = 'retention' order by block
+-- And purges of what they took out.
+select block, kind, written_at, detail from {schema}.ledger where kind in ('retention', 'purge') order by block
 
 -- name: now
 select pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp()::text

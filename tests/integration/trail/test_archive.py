@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -18,39 +17,20 @@ import psycopg
 import pytest
 from botocore.exceptions import ClientError
 from psycopg import sql
-from pyarrow import dataset
+from pyarrow import dataset, parquet
 
 from cdc_audit import failpoint, postgres
-from cdc_audit.config import Redact
+from cdc_audit.config import Redact, RedactRule
+from cdc_audit.model.context import Context, Trust
 from cdc_audit.model.retention import HeldRow, Hold
 from cdc_audit.sink.redaction import load_redaction
 from cdc_audit.sink.retirement import covering
-from tests.integration.trail.archiving import JANUARY, MARCH, POINTS, Scene, key_files, write_old_trail
+from tests.integration.trail.archiving import JANUARY, MARCH, POINTS, Scene
 from tests.integration.trail.tampering import BEN
 from tests.support.daemon import until
 from tests.support.object_store import ObjectStore
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
-
-_NUMBERS = itertools.count()
-
-
-@pytest.fixture(scope="module")
-def template(audit_cluster: Server) -> Iterator[str]:
-    name = audit_cluster.create_database()
-    write_old_trail(audit_cluster.dsn(name))
-    yield name
-    audit_cluster.execute(f'drop database "{name}" with (force)')
-
-
-@pytest.fixture
-def scene(audit_cluster: Server, template: str, tmp_path: Path) -> Iterator[Scene]:
-    name = f"archived_{next(_NUMBERS)}"
-    audit_cluster.execute(f'create database {name} template "{template}"')
-    key_files(tmp_path)
-    (tmp_path / "archive").mkdir()
-    yield Scene(audit_cluster, name, tmp_path, f"file:{tmp_path / 'archive'}")
-    audit_cluster.execute(f"drop database {name} with (force)")
 
 
 def test_what_is_due_leaves_the_database_for_its_archive_and_every_proof_holds(scene: Scene) -> None:
@@ -295,12 +275,61 @@ def test_rows_that_come_into_a_month_while_it_is_archived_keep_it_and_later_ones
     assert [row for row in before if b"\t2025-02" not in row and b"\t2025-03" not in row] == rest
 
 
-def test_a_month_with_personal_values_stays_where_erase_finds_them(scene: Scene) -> None:
-    rules = load_redaction(Redact(personal_context=("user_email",)))
-    scene.write(lambda writer: writer.data(2, MARCH, context=BEN), rules)
+def all_text(folder: Path) -> str:
+    """Whatever stands in any file of the archives, unpacked."""
+    found = [path.read_text() for path in folder.rglob("*.txt")]
+    for path in folder.rglob("*.parquet"):
+        found += map(str, parquet.read_table(path).to_pylist())
+    return "\n".join(found)
+
+
+def left(scene: Scene) -> list[tuple[int, str | None]]:
+    """What opens personal values: of which row, and the value while it is there."""
+    query = "select id, value from audit.personal_values order by id, part, field"
+    return [(row_id, value) for row_id, value in scene.server.execute(query, dbname=scene.name)]
+
+
+def test_personal_values_never_enter_an_archive_and_are_erased_when_their_rows_are_in_one(
+    scene: Scene,
+) -> None:
+    note = RedactRule(table="public.orders", column="note", mode="personal")
+    rules = load_redaction(Redact(personal_context=("user_email",), rules=(note,)))
+    eve = Context(Trust.SIGNED, "u7", "eve.canary@shop.example")
+    scene.write(lambda writer: writer.data(2, MARCH, context=eve), rules)
+    scene.write(lambda writer: writer.data(1, MARCH, context=BEN), rules)
+    first = left(scene)[0][0]
+    values = [value for _, value in left(scene) if value not in (None, "null")]
+    assert len(values) == len(left(scene)) == 6 and any("canary" in str(value) for value in values)
+    before = scene.rows()
     scene.told("archive", "run")
-    assert scene.months() == ["2025_03"]
-    assert "has personal values" in scene.told("archive", "plan")
+    assert scene.months() == [] and [value for _, value in left(scene)] == values
+    said = all_text(scene.folder / "archive")
+    assert said.count("personal:") == 6 and "canary" not in said
+    files = {path: path.read_bytes() for path in scene.folder.rglob("*") if path.is_file()}
+    scene.verified()
+    assert f"ids {first}-{first + 1}" in scene.told("erase", "--user", "u7", "--reason", "x", "--dry-run")
+    assert "2 values" in scene.told("erase", "--user", "u7", "--reason", "asked for")
+    record = record_of(before, first)
+    assert record_of(before, first + 2) == record
+    scene.told("erase", "--table", "orders", "--record", record, "--reason", "asked for")
+    assert [row_id for row_id, value in left(scene) if value is None] == [first, first, first + 1, first + 2]
+    scene.verified()
+    assert {path: path.read_bytes() for path in files} == files
+    scene.told("archive", "restore", "--since", "2025-03", "--until", "2025-03")
+    assert set(scene.rows("restored.audit_logs")) <= set(before)
+    scene.server.execute(
+        "alter table audit.personal_values disable trigger all; delete from audit.personal_values where id = "
+        + str(first + 2),
+        dbname=scene.name,
+    )
+    assert "removed: block" in scene.call("verify", "--public-key", scene.public).output
+    next((scene.folder / "archive/audit/rows/month=2025-03").iterdir()).write_bytes(b"else")
+    assert scene.refusal("erase", "--user", "u7", "--reason", "x").startswith("1 archive file:")
+
+
+def record_of(rows: list[bytes], row_id: int) -> str:
+    """The record of a row, of those that PostgreSQL prints."""
+    return next(row.split(b"\t")[4].decode() for row in rows if row.startswith(b"%d\t" % row_id))
 
 
 def test_only_one_archive_run_is_at_work_on_a_ledger(scene: Scene) -> None:
@@ -435,13 +464,13 @@ def random_hold(rand: Random) -> Hold:
 
 
 def test_the_database_finds_rows_under_a_hold_by_the_same_rule_as_the_decision(
-    audit_cluster: Server, template: str
+    audit_cluster: Server, old_trail: str
 ) -> None:
     """Of that rule a property test shows that no row under a hold is ever dropped (``unit/model/test_retention.py``)."""
     rand = Random(10)
     wanted = [random_hold(rand) for _ in range(300)]
     found: list[int] = []
-    with postgres.connect(audit_cluster.dsn(template), side="audit") as connection:
+    with postgres.connect(audit_cluster.dsn(old_trail), side="audit") as connection:
         for leaf in ("audit_logs_2025_01", "audit_logs_2025_02", "audit_logs_2025_03"):
             query = sql.SQL(
                 "select created_at, schema_name, table_name, record_id, user_id, user_email from audit.{}"

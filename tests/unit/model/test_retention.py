@@ -96,6 +96,23 @@ def test_no_row_under_a_hold_is_ever_taken_out_or_purged(
 
 
 @settings(deadline=None)
+@given(_times, policies, st.booleans(), st.none() | _times, st.booleans(), st.integers(0, 4000))
+def test_nothing_is_purged_before_its_time_under_a_hold_or_locked(
+    at: datetime, policy: Policy, is_archived: bool, lock: datetime | None, is_held: bool, day: int
+) -> None:
+    """Neither from an archive nor, where none is wanted, out of the audit database."""
+    now, first = BEGIN + timedelta(days=day), at.date().replace(day=1)
+    month = Month(first, is_archived, [1] if is_held else [], lock if is_archived else None)
+    step = decide(month, policy, now, needs_archive=False)
+    assert step is not Step.ARCHIVE
+    is_over = (now.year - first.year) * 12 + now.month - first.month > policy.keep
+    is_free = not is_held and (not is_archived or lock is None or now >= lock)
+    assert (step is Step.PURGE) == (is_over and is_free)
+    assert (step is Step.LOCKED) == (is_over and not is_held and not is_free)
+    assert is_archived or decide(month, policy, now) in (Step.KEEP, Step.HELD, Step.ARCHIVE)
+
+
+@settings(deadline=None)
 @given(holds, rows)
 def test_a_hold_covers_what_its_words_say(hold: Hold, row: HeldRow) -> None:
     assert hold.covers(row) == is_under(hold, row)

@@ -94,12 +94,17 @@ def test_a_row_whose_text_only_looks_like_a_commitment_is_nothing() -> None:
     assert checked(headers(0, 0))[0] == []
 
 
-def test_of_rows_that_retention_took_out_openings_are_gone_too_or_counted_as_ever() -> None:
-    assert checked(headers(2), retired=((1, 2),))[0] == []
-    found, _ = checked(headers(2), opening(1), retired=((1, 2),))
-    assert found == [
-        "removed: block 1: openings of personal values are not what its header says: 1, it says 2"
-    ]
+def test_openings_of_rows_that_retention_took_out_are_counted_as_ever() -> None:
+    rows = opening(1), opening(2)
+    absent = [row[: row.rindex(b"\t")] + b"\t\\N\n" for row in rows]
+    assert checked(headers(2), *absent, retired=((1, 2),))[0] == []
+    for retired, which in (((), "rows 1-2"), (((2, 2),), "row 1")):
+        what = f"altered: {which}: a commitment of its new_data does not stand in the row"
+        assert checked(headers(2), *absent, retired=retired)[0] == [what]
+    for there in ((), absent[:1]):
+        found, _ = checked(headers(2), *there, retired=((1, 2),))
+        what = f"openings of personal values are not what its header says: {len(there)}, it says 2"
+        assert found == [f"removed: block 1: {what}"]
 
 
 def test_a_detail_that_cannot_be_read_is_named() -> None:
