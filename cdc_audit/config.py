@@ -23,9 +23,12 @@ class _Section(BaseModel):
 
 
 def _check_host_and_port(value: str) -> str:
+    """The value, empty for ``off``: an empty environment variable counts as one that isn't set."""
+    if value == "off":
+        return ""
     host, colon, port = value.rpartition(":")
     if value and not (colon and host and port.isdigit() and int(port) < 65536):
-        raise ValueError("must be host:port")
+        raise ValueError("must be host:port, or off")
     return value
 
 
@@ -162,9 +165,7 @@ class Reads(_Section):
         "where pgaudit.log_parameter logs them",
     )
     poll_interval: float = Field(default=0.5, ge=0.05, le=60, description="seconds between two looks")
-    listen: str = Field(
-        default="127.0.0.1:9188", description="host:port of the follower's /metrics; empty switches it off"
-    )
+    listen: str = Field(default="127.0.0.1:9188", description="host:port of the follower's /metrics, or off")
 
     _host_and_port = field_validator("listen")(_check_host_and_port)
 
@@ -350,7 +351,7 @@ class Suspicious(_Section):
 class Metrics(_Section):
     """``[metrics]``: /metrics, /healthz and /readyz."""
 
-    listen: str = Field(default="127.0.0.1:9187", description="host:port; empty switches it off")
+    listen: str = Field(default="127.0.0.1:9187", description="host:port, or off")
 
     _host_and_port = field_validator("listen")(_check_host_and_port)
 

@@ -21,6 +21,8 @@ _MAX_INTEGER = 1 << 63
 _FIRST = ("user_id", "user_email", "email", "ip_address", "user_agent")
 # Of an event: what its context may take, so that its data have the rest.
 _CONTEXT_IN_EVENT = 2048
+# JSON as jsonb prints it, as to its length.
+_dumps = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def context_text(fields: Mapping[str, object], budget: int = MAX_BYTES) -> str:
@@ -114,6 +116,8 @@ class _Cleaner:
 
 def _text(value: object, most: int = _MAX_TEXT) -> str:
     """A value as a string that jsonb holds, at most so many characters of it."""
+    if type(value) is str and len(value) <= most and value.isascii() and "\0" not in value:
+        return value
     if isinstance(value, bytes | bytearray | memoryview):
         text = bytes(value[: most + 1]).decode("utf-8", "replace")
     else:
@@ -129,8 +133,3 @@ def _safely(make: Callable[[], object]) -> object:
         return make()
     except Exception as error:  # an application's __str__ may do anything
         return f"[{type(error).__name__}]"
-
-
-def _dumps(value: object) -> str:
-    """JSON as jsonb prints it, as to its length."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -1,5 +1,6 @@
 """What auditing costs the source: pgbench's transactions a second (TPC-B) with nothing, with audit triggers, with the slot being
-read by somebody who throws it away, and with the daemon and its audit database on the same machine.
+read by somebody who throws it away, and with the daemon and its audit database on the same machine, also where the daemon lets the
+source go first (``Nice=`` of its unit). What it is behind then is told by the seconds that it takes to store the rest.
 
 "Nothing" has wal_level logical as well. Where slots are read, the tables have REPLICA IDENTITY FULL. Commits don't wait for the
 disk, so that it is the work that counts.
@@ -7,9 +8,14 @@ disk, so that it is the work that counts.
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import NamedTuple
 
 import psycopg
 
@@ -18,30 +24,43 @@ from tests.bench.figures import Report, ratios
 from tests.bench.stage import Stage
 from tests.bench.workloads import SQL as WORKLOADS
 from tests.bench.workloads import UNSYNCED
-from tests.support.daemon import DaemonProcess, initialised
+from tests.support.daemon import DaemonProcess, initialised, until
 from tests.support.databases import Databases
 
 SQL = named_sql("tests.bench", "source_cost.sql")
 _CLIENTS = 4
-_WAYS = ("nothing", "audit triggers", "slot read", "cdc-audit")
+_NICE = 10
+_YIELDING = f"cdc-audit, nice {_NICE}"
+_WAYS = ("nothing", "audit triggers", "slot read", "cdc-audit", _YIELDING)
+_ROWS = 4  # of a transaction of TPC-B: three are changed, one comes in
+_LONGEST = 300.0
+
+Settle = Callable[[int], float]  # seconds until so many rows are stored
+
+
+class _Cost(NamedTuple):
+    tps: float
+    behind: float | None
 
 
 def run(stage: Stage) -> Report:
     """Transactions a second each way, and in proportion to nothing."""
-    rounds = [{way: _tps(stage, way) for way in _WAYS} for _ in stage.rounds("source cost")]
+    rounds = [{way: _cost(stage, way) for way in _WAYS} for _ in stage.rounds("source cost")]
     report = Report(
         f"cost to the source: pgbench TPC-B, {_CLIENTS} clients, {stage.options.seconds} s each; {stage.daemon}"
     )
     for way in _WAYS:
-        report.add(way, "tps", [one[way] for one in rounds])
+        report.add(way, "tps", [one[way].tps for one in rounds])
     for way in _WAYS[1:]:
-        report.add(
-            f"{way} / nothing", "", ratios([one[way] for one in rounds], [one["nothing"] for one in rounds])
-        )
+        shares = ratios([one[way].tps for one in rounds], [one["nothing"].tps for one in rounds])
+        report.add(f"{way} / nothing", "", shares)
+    for way in _WAYS:
+        behind = [one[way].behind for one in rounds]
+        report.add(f"{way}: stored after", "s", [seconds for seconds in behind if seconds is not None])
     return report
 
 
-def _tps(stage: Stage, way: str) -> float:
+def _cost(stage: Stage, way: str) -> _Cost:
     with stage.databases() as databases:
         stage.tool("pgbench", "-i", "-q", "-s", "10", databases.source_dsn)
         with psycopg.connect(databases.source_dsn, autocommit=True) as source:
@@ -49,33 +68,58 @@ def _tps(stage: Stage, way: str) -> float:
                 source.execute(SQL["triggers"])
             elif way != "nothing":
                 source.execute(WORKLOADS["tpcb"])
-        working = {"slot read": _slot_read, "cdc-audit": _daemon}.get(way, _nobody)
-        with working(stage, databases):
+        with _WORKING.get(way, _nobody)(stage, databases) as settle:
             how = ["-n", "-M", "prepared", "-c", str(_CLIENTS), "-T", str(stage.options.seconds)]
             said = stage.tool("pgbench", *how, f"{databases.source_dsn} {UNSYNCED}").stdout
-    return float(said.partition("tps = ")[2].split()[0])
-
-
-def _nobody(stage: Stage, databases: Databases) -> nullcontext[None]:
-    return nullcontext()
+            done = re.search(r"transactions actually processed: (\d+)", said)
+            assert done is not None, said
+            behind = settle(int(done[1]) * _ROWS) if settle is not None else None
+    return _Cost(float(said.partition("tps = ")[2].split()[0]), behind)
 
 
 @contextmanager
-def _slot_read(stage: Stage, databases: Databases) -> Iterator[None]:
+def _nobody(stage: Stage, databases: Databases) -> Iterator[Settle | None]:
+    yield None
+
+
+@contextmanager
+def _slot_read(stage: Stage, databases: Databases) -> Iterator[Settle | None]:
     with psycopg.connect(databases.source_dsn, autocommit=True) as source:
         source.execute("select pg_create_logical_replication_slot('reference', 'wal2json')")
     program = stage.source.binaries.program("pg_recvlogical")
     where = ["-d", databases.source_dsn, "-S", "reference", "-f", "/dev/null"]
     options = ["-o", "format-version=2", "-o", "include-types=0", "-o", "include-type-oids=1"]
     with subprocess.Popen([program, *where, "--start", *options], stderr=subprocess.DEVNULL) as reader:
-        yield
+        yield None
         reader.terminate()
 
 
 @contextmanager
-def _daemon(stage: Stage, databases: Databases) -> Iterator[None]:
+def _daemon(stage: Stage, databases: Databases, nice: int = 0) -> Iterator[Settle | None]:
     env = databases.environment(SOURCE_PLUGIN=stage.options.plugin, SOURCE_EXCLUDE="") | stage.package
     initialised(env)
     with DaemonProcess(env, stage.folder / f"{databases.source_name}.log") as daemon:
         daemon.until_ready()
-        yield
+        assert daemon.process is not None
+        os.setpriority(os.PRIO_PROCESS, daemon.process.pid, nice)
+        yield partial(_settled, daemon, databases)
+
+
+def _settled(daemon: DaemonProcess, databases: Databases, rows: int) -> float:
+    began = time.monotonic()
+    with psycopg.connect(databases.audit_dsn, autocommit=True, options="-c search_path=audit") as audit:
+
+        def stored() -> int:
+            row = audit.execute(WORKLOADS["stored"]).fetchone()
+            return int(row[0]) if row else 0
+
+        until(lambda: stored() >= rows or not daemon.is_running, "all rows", _LONGEST)
+    assert daemon.is_running, daemon.log_text()
+    return time.monotonic() - began
+
+
+_WORKING: dict[str, Callable[[Stage, Databases], AbstractContextManager[Settle | None]]] = {
+    "slot read": _slot_read,
+    "cdc-audit": _daemon,
+    _YIELDING: partial(_daemon, nice=_NICE),
+}

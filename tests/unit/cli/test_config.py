@@ -124,3 +124,10 @@ def test_a_wrong_configuration_is_an_error_without_the_value(monkeypatch: pytest
     assert result.exit_code == 1
     assert "[batch] max_rows" in str(result.exception)
     assert "hunter2" not in str(result.exception)
+
+
+def test_listening_is_switched_off_by_a_word_that_an_environment_variable_can_hold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = shown(monkeypatch, CDC_AUDIT_METRICS_LISTEN="off", CDC_AUDIT_READS_LISTEN="off")
+    assert values["metrics", "listen"]["value"] == values["reads", "listen"]["value"] == ""
