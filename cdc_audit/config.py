@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from cdc_audit.errors import SettingError
 from cdc_audit.model.anchor import HttpTarget, parse_target
 from cdc_audit.model.retention import PRESETS, Policy, parse_span
 from cdc_audit.model.rule import SuspiciousRule
@@ -75,8 +76,19 @@ class Source(_Section):
 
 
 class Audit(_Section):
-    """``[audit]``: the database that keeps the trail."""
+    """``[audit]``: the database that keeps the trail, or the tables of a lake."""
 
+    kind: Literal["postgresql", "iceberg"] = Field(
+        default="postgresql",
+        description="where the trail is kept: in a PostgreSQL database, or in two Apache Iceberg tables, for those who make more "
+        "changes than one database should store",
+    )
+    catalog: str = Field(
+        default="default",
+        pattern=r"^[A-Za-z0-9_-]{1,100}$",
+        description="for kind iceberg: the name under which pyiceberg's own configuration (.pyiceberg.yaml, or variables "
+        "PYICEBERG_CATALOG__NAME__URI and so on) describes the catalog",
+    )
     dsn: str = Field(
         default="",
         description="the daemon's connection: a member of audit_writer",
@@ -101,9 +113,20 @@ class Audit(_Section):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
+    @model_validator(mode="after")
+    def _is_in_one_place(self) -> Self:
+        if self.kind == "iceberg" and (self.dsn or self.admin_dsn):
+            raise ValueError("kind iceberg has no dsn: leave out dsn and admin_dsn")
+        return self
+
     @property
     def one_time_dsn(self) -> str:
-        """The connection for one-time work."""
+        """The connection for one-time work. Raises SettingError where there is no database."""
+        if self.kind == "iceberg":
+            raise SettingError(
+                "the trail is in a lake ([audit] kind = iceberg), and this asks a database",
+                remedy="ask DuckDB, Spark or Trino: README, A lake instead of a database",
+            )
         return self.admin_dsn or self.dsn
 
 
@@ -381,6 +404,15 @@ class Config(_Section):
     suspicious: Suspicious = Suspicious()
     metrics: Metrics = Metrics()
     log: Log = Log()
+
+    @model_validator(mode="after")
+    def _can_erase(self) -> Self:
+        is_personal = self.redact.personal_context or any(r.mode == "personal" for r in self.redact.rules)
+        if self.audit.kind == "iceberg" and is_personal:
+            raise ValueError(
+                "[redact] keeps personal values beside the rows, which [audit] kind iceberg has no room for"
+            )
+        return self
 
     @model_validator(mode="after")
     def _knows_addresses(self) -> Self:

@@ -17,6 +17,7 @@ from tests.support.servers import Server, new_server, place
 _KEPT = {
     *("CDC_AUDIT_TEST_PG", "CDC_AUDIT_TEST_PG_MAJOR", "CDC_AUDIT_PG_BIN"),
     *("CDC_AUDIT_TEST_ROWS", "CDC_AUDIT_TEST_TRANSACTIONS", "CDC_AUDIT_TEST_FRESH", "CDC_AUDIT_TEST_READS"),
+    "CDC_AUDIT_TEST_KILLS",
 }
 
 # Whatever the developer's shell says about databases and buckets must not reach a test or a process that a test starts.

@@ -18,6 +18,7 @@ from cdc_audit.config import Config
 from cdc_audit.errors import CheckFailedError, IncompleteEvidenceError, SettingError, UsageError
 from cdc_audit.model.retention import Step, due_at, span_text
 from cdc_audit.postgres import connect
+from cdc_audit.seal.parquet import require_pyarrow
 from cdc_audit.seal.signature import Signer, key_id
 from cdc_audit.sink import ledger, retirement
 from cdc_audit.sink.signing import load_signer
@@ -25,7 +26,6 @@ from cdc_audit.trail import archive
 from cdc_audit.trail.archive_store import Store, open_store
 from cdc_audit.trail.archive_verify import verify_archives
 from cdc_audit.trail.archived import archived
-from cdc_audit.trail.parquet import require_pyarrow
 from cdc_audit.trail.restore import restore
 
 _FILE = click.Path(path_type=Path, dir_okay=False)

@@ -11,12 +11,12 @@ from cdc_audit.config import Config
 from cdc_audit.errors import UsageError
 from cdc_audit.postgres import connect
 from cdc_audit.schema.migrate import quoted
+from cdc_audit.seal.parquet import require_pyarrow
 from cdc_audit.sink import erasure
 from cdc_audit.sink.signing import load_signer
 from cdc_audit.trail.archive_rows import rows_with
 from cdc_audit.trail.archive_store import open_store
 from cdc_audit.trail.archived import archived, manifest_of
-from cdc_audit.trail.parquet import require_pyarrow
 from cdc_audit.trail.query import parse_table
 
 _LONGEST_REASON = 1_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 import psycopg
 
+from cdc_audit import lake
 from cdc_audit.cli import snapshot
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.cli.source import publication_lines
@@ -37,12 +38,20 @@ def command(config: Config, with_snapshot: bool) -> None:
     Example: CDC_AUDIT_SOURCE_DSN=... CDC_AUDIT_AUDIT_DSN=... cdc-audit init
     """
     source_dsn = require_dsn(config.source.one_time_dsn, "source")
-    audit_dsn = require_dsn(config.audit.one_time_dsn, "audit")
-    with connect(source_dsn, side="source") as source, connect(audit_dsn, side="audit") as audit:
-        _audit_schema(config, audit)
-        _source_functions(config, source)
-        _slot_and_ledger(config, source, audit)
-        _tables(config, source)
+    if config.audit.kind == "iceberg":
+        with connect(source_dsn, side="source") as source:
+            _lake(config)
+            _source_functions(config, source)
+            _slot(config, source)
+            click.echo("ledger: the daemon begins it")
+            _tables(config, source)
+    else:
+        audit_dsn = require_dsn(config.audit.one_time_dsn, "audit")
+        with connect(source_dsn, side="source") as source, connect(audit_dsn, side="audit") as audit:
+            _audit_schema(config, audit)
+            _source_functions(config, source)
+            _slot_and_ledger(config, source, audit)
+            _tables(config, source)
     if with_snapshot:
         snapshot.take(config, reason="init")
     click.echo("ready: start the daemon with `cdc-audit run`")
@@ -54,6 +63,12 @@ def _audit_schema(config: Config, audit: psycopg.Connection) -> None:
     applied = migrate.migrate(audit, schema, login)
     partitions.ensure_ahead(audit, schema)
     click.echo(f"audit schema {schema}: " + (f"applied {', '.join(applied)}" if applied else "up to date"))
+
+
+def _lake(config: Config) -> None:
+    made = lake.make_tables(config.audit.catalog, config.audit.audit_schema)
+    said = f"made {', '.join(made)}" if made else "there already"
+    click.echo(f"tables of namespace {config.audit.audit_schema} in catalog {config.audit.catalog}: {said}")
 
 
 def _source_functions(config: Config, source: psycopg.Connection) -> None:
@@ -77,13 +92,8 @@ def _slot_and_ledger(config: Config, source: psycopg.Connection, audit: psycopg.
             f"the ledger ends at {format_lsn(last[0].end_lsn)}, but replication slot {name} does not exist",
             remedy='cdc-audit slot recreate --reason "why the slot is gone"',
         )
-    if config.source.plugin == "pgoutput":
-        for line in publication_lines(config, source):
-            click.echo(line)
-    with connect(require_dsn(config.source.slot_dsn, "source"), side="source") as daemon:
-        info = slot.create(daemon, name, config.source.plugin)
+    info = _slot(config, source)
     start = format_lsn(info.confirmed_flush_lsn)
-    click.echo(f"slot {name} ({info.plugin}): " + ("there already" if existed else f"created at {start}"))
     if last is None:
         system = facts.identify(config.source.slot_dsn, slot=name, plugin=config.source.plugin)
         ledger.genesis(
@@ -99,6 +109,19 @@ def _slot_and_ledger(config: Config, source: psycopg.Connection, audit: psycopg.
         click.echo(f"ledger: the trail begins after {start}")
     else:
         click.echo(f"ledger: {last[0].block + 1} blocks, through {format_lsn(last[0].end_lsn)}")
+
+
+def _slot(config: Config, source: psycopg.Connection) -> slot.SlotInfo:
+    name = config.source.slot
+    existed = slot.status(source, name) is not None
+    if config.source.plugin == "pgoutput":
+        for line in publication_lines(config, source):
+            click.echo(line)
+    with connect(require_dsn(config.source.slot_dsn, "source"), side="source") as daemon:
+        info = slot.create(daemon, name, config.source.plugin)
+    start = format_lsn(info.confirmed_flush_lsn)
+    click.echo(f"slot {name} ({info.plugin}): " + ("there already" if existed else f"created at {start}"))
+    return info
 
 
 def _tables(config: Config, source: psycopg.Connection) -> None:

@@ -47,7 +47,8 @@ def command(context: click.Context, config: Config, check: bool, accept_gap: str
     Example: cdc-audit run --config /etc/cdc-audit/cdc-audit.toml
     """
     require_dsn(config.source.dsn, "source")
-    require_dsn(config.audit.dsn, "audit")
+    if config.audit.kind == "postgresql":
+        require_dsn(config.audit.dsn, "audit")
     load_signer(config.ledger.signing_key_file)
     load_redaction(config.redact)
     if check:
@@ -135,10 +136,9 @@ async def _serve(
     loop.add_signal_handler(signal.SIGINT, stop)
     loop.add_signal_handler(signal.SIGHUP, reload)
     notify.ready()
-    beside = [
-        asyncio.create_task(_watchdog(watch)),
-        asyncio.create_task(months.tend(config.audit.dsn, config.audit.audit_schema, watch)),
-    ]
+    beside = [asyncio.create_task(_watchdog(watch))]
+    if config.audit.kind == "postgresql":
+        beside.append(asyncio.create_task(months.tend(config.audit.dsn, config.audit.audit_schema, watch)))
     if webhook is not None:
         beside.append(asyncio.create_task(webhook.run(watch.webhook_failed)))
     try:

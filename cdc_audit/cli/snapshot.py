@@ -45,7 +45,8 @@ def command(config: Config, only: Sequence[str], reason: str, as_json: bool) -> 
 def take(config: Config, *, only: Sequence[str] = (), reason: str = "", as_json: bool = False) -> None:
     """Take a snapshot and say what was written, a line a table."""
     require_dsn(config.source.one_time_dsn, "source")
-    require_dsn(config.audit.dsn or config.audit.admin_dsn, "audit")
+    if config.audit.kind == "postgresql":
+        require_dsn(config.audit.dsn or config.audit.admin_dsn, "audit")
     if any(not all(pattern.partition(".")) for pattern in only):
         raise UsageError("--tables: a pattern is schema.table, with * as wildcard")
     progress = Progress(as_json)

@@ -24,6 +24,7 @@ from cdc_audit.trail.image import printable
 from cdc_audit.trail.verify import Report, Request, reading, verify
 from cdc_audit.trail.verify_anchors import Anchors
 from cdc_audit.trail.verify_findings import Finding, Kind
+from cdc_audit.trail.verify_lake import verify_lake
 from cdc_audit.trail.verify_proof import prove
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -98,8 +99,15 @@ def command(
     if proof_file is not None:
         _check_proof(proof_file, keys, as_json)
         return
-    chosen = dsn or require_dsn(config.audit.one_time_dsn, "audit")
     schema = config.audit.audit_schema
+    if config.audit.kind == "iceberg" and row_id is None and not dsn:
+        anchors = read_anchors(sources, anchor_token_file, schema, keys)
+        request, progress = Request(keys, anchors, since, jobs), Progress(as_json).show
+        report = verify_lake(config.audit.catalog, schema, request, progress)
+        click.echo(_json(report, anchors) if as_json else describe(report, keys, anchors))
+        _raise(report)
+        return
+    chosen = dsn or require_dsn(config.audit.one_time_dsn, "audit")
     if row_id is not None:
         with reading(chosen, schema) as connection:
             proven = proof.write(prove(connection, schema, row_id))

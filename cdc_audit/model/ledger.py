@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 
@@ -38,3 +39,9 @@ class Receipt(NamedTuple):
     block_hash: bytes
     write_seconds: float
     signature: bytes = b""
+
+
+def timestamp(moment: datetime) -> str:
+    """A time as PostgreSQL prints timestamptz in UTC: no trailing zeros in the fraction."""
+    text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return text.rstrip("0").rstrip(".") + "+00"

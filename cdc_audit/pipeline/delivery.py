@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from cdc_audit.model.ledger import Receipt
 from cdc_audit.seal.builder import Sealed
-from cdc_audit.sink.writer import Writer
+from cdc_audit.sink.sink import Sink
 
 _LIMIT_BYTES = 4 * 1024 * 1024
 _HEADER_BYTES = 1024  # what a block's header counts for
@@ -27,7 +27,7 @@ class Delivery:
 
     def __init__(
         self,
-        writer: Writer,
+        writer: Sink,
         on_receipt: Callable[[Receipt, Sealed], None],
         confirm: Callable[[], Awaitable[None]] | None = None,
     ) -> None:

@@ -15,7 +15,7 @@ from cdc_audit.seal.block import NO_HASH
 from cdc_audit.seal.signature import Signer, begins_signing
 from cdc_audit.sink import ledger
 from cdc_audit.sink.anchor import Anchors
-from cdc_audit.sink.writer import Writer
+from cdc_audit.sink.sink import Sink
 from cdc_audit.source.sidecar import Sidecar
 from cdc_audit.source.stream import Stream
 
@@ -24,7 +24,7 @@ class Head:
     """What ``reconcile`` decides, done: ``settle`` once, with all connections up and the lock held."""
 
     def __init__(
-        self, source: Source, *, writer: Writer, signer: Signer | None, anchors: Anchors, observer: Observer
+        self, source: Source, *, writer: Sink, signer: Signer | None, anchors: Anchors, observer: Observer
     ) -> None:
         self._source = source
         self._writer = writer

@@ -33,7 +33,7 @@ from cdc_audit.seal.signature import Signer
 from cdc_audit.sink.anchor import Anchors
 from cdc_audit.sink.redaction import load_redaction
 from cdc_audit.sink.signing import load_signer
-from cdc_audit.sink.writer import Writer
+from cdc_audit.sink.sink import Sink, open_sink
 from cdc_audit.source import publication
 from cdc_audit.source.plugin_options import (
     QUOTED_NUMBERS,
@@ -78,7 +78,7 @@ class Session:
         self._poison = poison
         self._apart_until = apart_until
         self._name = f"cdc-audit {config.source.name}"
-        self._writer: Writer | None = None
+        self._writer: Sink | None = None
         self._sidecar: Sidecar | None = None
         self._stream: Stream | None = None
         self._timeline: Stream | None = None  # asks a standby which one it is on
@@ -122,11 +122,8 @@ class Session:
             await self._work(config)
 
     async def _open_audit(self, connections: AsyncExitStack) -> None:
-        config = self._config.audit
         self._signer = load_signer(self._config.ledger.signing_key_file)
-        self._writer = await Writer.open(
-            config.dsn, config.audit_schema, application_name=self._name, signer=self._signer
-        )
+        self._writer = await open_sink(self._config.audit, application_name=self._name, signer=self._signer)
         connections.push_async_callback(self._writer.close)
         if not await self._writer.try_lock():
             raise AnotherDaemonError(

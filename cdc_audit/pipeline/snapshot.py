@@ -36,7 +36,7 @@ from cdc_audit.seal.signature import Signer, begins_signing
 from cdc_audit.sink import ledger
 from cdc_audit.sink.redaction import load_redaction
 from cdc_audit.sink.signing import load_signer
-from cdc_audit.sink.writer import Writer
+from cdc_audit.sink.sink import Sink, open_sink
 from cdc_audit.source import slot as slots
 from cdc_audit.source.sidecar import Sidecar
 from cdc_audit.source.snapshot import Snapshot, Table
@@ -116,8 +116,10 @@ class Baseline:
         redaction = load_redaction(self._config.redact)
         self._signer = load_signer(self._config.ledger.signing_key_file)
         async with AsyncExitStack() as connections:
-            writer = await Writer.open(
-                audit.dsn or audit.admin_dsn, audit.audit_schema, application_name=_NAME, signer=self._signer
+            writer = await open_sink(
+                audit.model_copy(update={"dsn": audit.dsn or audit.admin_dsn}),
+                application_name=_NAME,
+                signer=self._signer,
             )
             connections.push_async_callback(writer.close)
             last, last_hash = await self._head(writer)
@@ -144,7 +146,7 @@ class Baseline:
             )
             await self._write_tables(snapshot, builder, writer, before.first_block)
 
-    async def _head(self, writer: Writer) -> tuple[Block, bytes]:
+    async def _head(self, writer: Sink) -> tuple[Block, bytes]:
         """Become the ledger's one writer; its last block."""
         if not await writer.try_lock():
             raise AnotherDaemonError(
@@ -209,7 +211,7 @@ class Baseline:
         return encoding
 
     async def _write_tables(
-        self, snapshot: Snapshot, builder: BlockBuilder, writer: Writer, first_block: int
+        self, snapshot: Snapshot, builder: BlockBuilder, writer: Sink, first_block: int
     ) -> None:
         if not snapshot.tables:
             raise UsageError(
@@ -239,7 +241,7 @@ class Baseline:
         self._on_progress(self._rows, self._rows)
 
     async def _write_rows(
-        self, snapshot: Snapshot, table: Table, builder: BlockBuilder, writer: Writer, expected: int
+        self, snapshot: Snapshot, table: Table, builder: BlockBuilder, writer: Sink, expected: int
     ) -> None:
         """Into the open block. They begin and end no transaction: so the block's position stays."""
         state = Begin(0, snapshot.lsn, snapshot.taken_at)

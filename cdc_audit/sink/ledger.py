@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -13,6 +12,7 @@ from psycopg import Connection, sql
 from cdc_audit.errors import AnotherDaemonError, SettingError
 from cdc_audit.model.jsonb import canonical
 from cdc_audit.model.ledger import Block
+from cdc_audit.model.ledger import timestamp as timestamp
 from cdc_audit.model.lsn import format_lsn, parse_lsn
 from cdc_audit.postgres import explain, named_sql
 from cdc_audit.seal.block import EMPTY_ROOT, NO_HASH, block_hash
@@ -28,12 +28,6 @@ ATTEMPTS = 100
 def statement(name: str, schema: str) -> sql.Composed:
     """One of this room's statements for a schema."""
     return sql.SQL(named_sql("cdc_audit.sink", "sql/ledger.sql")[name]).format(schema=sql.Identifier(schema))
-
-
-def timestamp(moment: datetime) -> str:
-    """A time as PostgreSQL prints timestamptz in UTC: no trailing zeros in the fraction."""
-    text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
-    return text.rstrip("0").rstrip(".") + "+00"
 
 
 def block_of(row: tuple[Any, ...]) -> tuple[Block, bytes]:

@@ -20,11 +20,10 @@ from cdc_audit.errors import CheckFailedError
 from cdc_audit.model.ledger import Block
 from cdc_audit.model.lsn import format_lsn
 from cdc_audit.postgres import named_sql
-from cdc_audit.seal import manifest
+from cdc_audit.seal import manifest, parquet
 from cdc_audit.seal.manifest import File, Manifest
 from cdc_audit.seal.merkle import MerkleTree
 from cdc_audit.seal.signature import Signer, is_signed_by
-from cdc_audit.trail import parquet
 from cdc_audit.trail.archive_store import Store, digest_of
 from cdc_audit.trail.archive_verify import check_archive
 from cdc_audit.trail.verify import copied, headers, reading

@@ -13,8 +13,8 @@ from typing import IO, Any
 
 from cdc_audit.errors import CheckFailedError
 from cdc_audit.model.retention import Hold
+from cdc_audit.seal import parquet
 from cdc_audit.seal.manifest import Manifest
-from cdc_audit.trail import parquet
 from cdc_audit.trail.archive_store import Store, digest_of
 
 _HELD_BY = ("created_at", "schema_name", "table_name", "record_id", "user_id", "user_email")

@@ -24,12 +24,11 @@ from typing import IO, NamedTuple
 
 from cdc_audit.model.ledger import Block
 from cdc_audit.model.lsn import format_lsn
-from cdc_audit.seal import manifest
+from cdc_audit.seal import manifest, parquet
 from cdc_audit.seal.block import header_hash, parse_header
 from cdc_audit.seal.manifest import File, Manifest, Retired
 from cdc_audit.seal.merkle import MerkleTree
 from cdc_audit.seal.signature import is_signed_by
-from cdc_audit.trail import parquet
 from cdc_audit.trail.archive_store import Store, digest_of
 from cdc_audit.trail.verify_findings import Findings
 from cdc_audit.trail.verify_rows import Rows, Span

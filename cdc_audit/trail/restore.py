@@ -7,7 +7,7 @@ from psycopg import Connection, sql
 
 from cdc_audit.errors import CheckFailedError
 from cdc_audit.postgres import explain, named_sql
-from cdc_audit.trail import parquet
+from cdc_audit.seal import parquet
 from cdc_audit.trail.archive_store import Store
 from cdc_audit.trail.archive_verify import check_archive
 from cdc_audit.trail.archived import Archived, manifest_of

@@ -25,6 +25,7 @@ from tests.bench import (
     archiving,
     context_cost,
     growth,
+    lake,
     latency,
     recorded,
     sealing,
@@ -55,6 +56,7 @@ MEASUREMENTS = {
     "latency": Measurement("commit to durable at 100, 500, 2,000 transactions/s", latency.run),
     "source": Measurement("pgbench with nothing, triggers, a slot read, the daemon", source_cost.run),
     "context": Measurement("each integration of the client library, and without it", context_cost.run, False),
+    "lake": Measurement("the budget's workload into Iceberg tables, beside PostgreSQL", lake.run, False),
     "verify": Measurement("verify beside COPY TO STDOUT, its memory at two sizes", verifying.run),
     "answers": Measurement(
         "each question on a large trail; --rows 20000000 is the budget's", answers.run, False

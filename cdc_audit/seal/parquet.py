@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import IO, Any, NamedTuple
 
@@ -62,31 +62,56 @@ def require_pyarrow() -> None:
         )
 
 
+class RowsFile:
+    """A file of rows being written: row group by row group, in memory that does not grow with it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        from pyarrow import parquet
+
+        self._schema = row_schema()
+        self._writer = parquet.ParquetWriter(
+            file, self._schema, compression="zstd", write_page_index=True, write_page_checksum=True,
+            bloom_filter_options={name: {"ndv": count, "fpp": 0.01} for name, count in _FILTERED.items()},
+        )  # fmt: skip
+        self._group: list[Any] = []
+
+    def write(self, lines: Sequence[bytes]) -> Any:
+        """Append rows, as COPY prints them with their line ends, in order of id; the Arrow table that they make."""
+        table = _table(lines, self._schema)
+        self._group.append(table)
+        rows = sum(one.num_rows for one in self._group)
+        if rows >= _GROUP_ROWS or sum(one.nbytes for one in self._group) >= _GROUP_BYTES:
+            self._end_group()
+        return table
+
+    def close(self) -> None:
+        """Write what is left, and the footer."""
+        self._end_group()
+        self._writer.close()
+
+    def _end_group(self) -> None:
+        import pyarrow as pa
+
+        if self._group:
+            self._writer.write_table(pa.concat_tables(self._group))
+            self._group.clear()
+
+
 def write_rows(file: IO[bytes], rows: Iterable[bytes], seen: Callable[[Any], None]) -> None:
     """Write rows, as COPY prints them with their line ends, in order of id. ``seen`` is told each piece of them, an Arrow table."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    schema = _row_schema()
-    with parquet.ParquetWriter(
-        file, schema, compression="zstd", write_page_index=True, write_page_checksum=True,
-        bloom_filter_options={name: {"ndv": count, "fpp": 0.01} for name, count in _FILTERED.items()},
-    ) as writer:  # fmt: skip
-        group: list[Any] = []
-        remaining = iter(rows)
-        while lines := list(islice(remaining, _SLICE_ROWS)):
-            group.append(_table(lines, schema))
-            seen(group[-1])
-            if len(group) * _SLICE_ROWS >= _GROUP_ROWS or sum(one.nbytes for one in group) >= _GROUP_BYTES:
-                writer.write_table(pa.concat_tables(group))
-                group.clear()
-        if group:
-            writer.write_table(pa.concat_tables(group))
+    written = RowsFile(file)
+    remaining = iter(rows)
+    while lines := list(islice(remaining, _SLICE_ROWS)):
+        seen(written.write(lines))
+    written.close()
 
 
-def read_rows(file: IO[bytes]) -> Iterator[bytes]:
-    """The rows of a file, as COPY prints them with their line ends. Raises ValueError if it isn't one of ours."""
-    for batch in _batches(file, _row_schema()):
+def read_rows(file: IO[bytes], *, by_others: bool = False) -> Iterator[bytes]:
+    """The rows of a file, as COPY prints them with their line ends. Raises ValueError if it isn't one of ours.
+
+    ``by_others``: another program has written them anew, in types that hold the same values.
+    """
+    for batch in _batches(file, row_schema(), by_others=by_others):
         lines, hashes = _lines(batch), batch.column("row_hash").to_pylist()
         for line, hash_ in zip(lines, hashes, strict=True):
             yield b"%b\t\\\\x%b\n" % (line, hash_.hex().encode())
@@ -96,7 +121,7 @@ def read_columns(file: IO[bytes], names: Iterable[str]) -> Iterator[Any]:
     """The rows of a file, these columns of them, as Arrow tables. Raises ValueError if it isn't one of ours."""
     import pyarrow as pa
 
-    for batch in _batches(file, _row_schema(), list(names)):
+    for batch in _batches(file, row_schema(), list(names)):
         yield pa.Table.from_batches([batch])
 
 
@@ -120,7 +145,8 @@ def read_blocks(file: IO[bytes]) -> Iterator[Blocks]:
         yield from map(Blocks, *(batch.column(name).to_pylist() for name in Blocks._fields))
 
 
-def _row_schema() -> Any:
+def row_schema() -> Any:
+    """The Arrow schema of a file of rows."""
     import pyarrow as pa
 
     kinds: dict[str, Any] = {name: pa.type_for_alias(kind) for name, kind in _INTEGERS.items()}
@@ -135,23 +161,27 @@ def _block_schema() -> Any:
     return pa.schema([("block", pa.int64()), ("header", pa.binary()), ("signature", pa.binary())])
 
 
-def _batches(file: IO[bytes], schema: Any, columns: list[str] | None = None) -> Iterator[Any]:
+def _batches(
+    file: IO[bytes], schema: Any, columns: list[str] | None = None, *, by_others: bool = False
+) -> Iterator[Any]:
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
         opened = parquet.ParquetFile(file, page_checksum_verification=True)
-        if not opened.schema_arrow.equals(schema):
+        is_ours = opened.schema_arrow.equals(schema)
+        if not is_ours and not by_others:
             raise ValueError("not a file of an archive of this version")
         rows = _SLICE_ROWS if columns is None else _GROUP_ROWS
         # One group after another: a reader of several keeps what it has read of all of them.
         for group in range(opened.num_row_groups):
-            yield from opened.iter_batches(rows, row_groups=[group], columns=columns)
+            found = opened.iter_batches(rows, row_groups=[group], columns=columns)
+            yield from found if is_ours else (batch.select(schema.names).cast(schema) for batch in found)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not a Parquet file that can be read ({type(error).__name__})") from None
 
 
-def _table(lines: list[bytes], schema: Any) -> Any:
+def _table(lines: Sequence[bytes], schema: Any) -> Any:
     """Rows as COPY prints them, as an Arrow table."""
     import pyarrow as pa
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet as reader
 
+from cdc_audit.seal import parquet
 from cdc_audit.seal.copy_text import array, field
 from cdc_audit.sink.ledger import timestamp
-from cdc_audit.trail import parquet
 
 Row: TypeAlias = tuple[str, list[str | None], list[str] | None, list[str] | None, int | None]
 BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
