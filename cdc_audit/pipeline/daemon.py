@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import random
 import time
@@ -29,6 +30,7 @@ from cdc_audit.sink.redaction import load_redaction
 
 _HEALTHY_AFTER = 10.0  # seconds; a session that lasted so long, or stored anything, was well: the next failure is a first one
 _TICK = 1.0
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of the GNU C library
 _AFTERMATH = (
     3.0  # seconds in which the servers may still hold lock and slot for a session of ours that has ended
 )
@@ -82,9 +84,8 @@ class Daemon:
         anchoring = asyncio.create_task(self._anchors.run())
         try:
             while not self._stopping.is_set() and await self._turn():
-                # What a session leaves is megabytes in cycles, and rows make none: the collector would not come for hours.
                 self._session = None
-                gc.collect()
+                _give_back()
         finally:
             await self._anchors.close()
             anchoring.cancel()
@@ -185,3 +186,12 @@ class Daemon:
         while True:
             self._observer.ticked()
             await asyncio.sleep(_TICK)
+
+
+def _give_back() -> None:
+    """Memory of a session that has ended. It is megabytes in cycles, and rows make none: the collector would not come for hours.
+    And the C library keeps what is freed between what isn't, so that each backlog after a bad day would leave the process larger.
+    """
+    gc.collect()
+    if _TRIM is not None:
+        _TRIM(0)
