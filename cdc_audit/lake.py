@@ -27,6 +27,8 @@ _PROPERTIES = {
 }
 ROWS, LEDGER = "audit_logs", "ledger"
 LEDGER_COLUMNS = (*Block._fields, "block_hash", "signature")
+# Of all other exceptions, which catalogs and stores raise without end, it is taken for granted that they are away.
+OUR_FAULTS = (AssertionError, AttributeError, LookupError, NameError, TypeError)
 _HEADER, _SIGNATURE = "cdc-audit.header", "cdc-audit.signature"
 
 

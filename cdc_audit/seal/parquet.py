@@ -106,15 +106,41 @@ def write_rows(file: IO[bytes], rows: Iterable[bytes], seen: Callable[[Any], Non
     written.close()
 
 
-def read_rows(file: IO[bytes], *, by_others: bool = False) -> Iterator[bytes]:
-    """The rows of a file, as COPY prints them with their line ends. Raises ValueError if it isn't one of ours.
+def read_rows(file: IO[bytes]) -> Iterator[bytes]:
+    """The rows of a file, as COPY prints them with their line ends. Raises ValueError if it isn't one of ours."""
+    for batch in _batches(file, row_schema()):
+        yield from _whole_lines(batch)
 
-    ``by_others``: another program has written them anew, in types that hold the same values.
+
+def read_rows_by_others(file: IO[bytes]) -> Iterator[bytes]:
+    """The rows of a file that another program may have written anew: in any order, in types that hold the same values.
+
+    They come in order of id; where they don't lie so, the file is held in memory. Raises ValueError if these aren't such rows.
     """
-    for batch in _batches(file, row_schema(), by_others=by_others):
-        lines, hashes = _lines(batch), batch.column("row_hash").to_pylist()
-        for line, hash_ in zip(lines, hashes, strict=True):
-            yield b"%b\t\\\\x%b\n" % (line, hash_.hex().encode())
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import parquet
+
+    schema = row_schema()
+    try:
+        opened = parquet.ParquetFile(file)
+        ids = opened.read(["id"]).column("id").combine_chunks()
+        if len(ids) < 2 or pc.all(pc.greater(ids[1:], ids[:-1])).as_py():
+            batches = opened.iter_batches(_SLICE_ROWS)
+        else:
+            batches = opened.read().sort_by("id").to_batches(_SLICE_ROWS)
+        for batch in batches:
+            yield from _whole_lines(batch.select(schema.names).cast(schema))
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise ValueError(
+            f"not a Parquet file of the trail that can be read ({type(error).__name__})"
+        ) from None
+
+
+def _whole_lines(batch: Any) -> Iterator[bytes]:
+    lines, hashes = _lines(batch), batch.column("row_hash").to_pylist()
+    for line, hash_ in zip(lines, hashes, strict=True):
+        yield b"%b\t\\\\x%b\n" % (line, hash_.hex().encode())
 
 
 def read_columns(file: IO[bytes], names: Iterable[str]) -> Iterator[Any]:
@@ -161,22 +187,18 @@ def _block_schema() -> Any:
     return pa.schema([("block", pa.int64()), ("header", pa.binary()), ("signature", pa.binary())])
 
 
-def _batches(
-    file: IO[bytes], schema: Any, columns: list[str] | None = None, *, by_others: bool = False
-) -> Iterator[Any]:
+def _batches(file: IO[bytes], schema: Any, columns: list[str] | None = None) -> Iterator[Any]:
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
         opened = parquet.ParquetFile(file, page_checksum_verification=True)
-        is_ours = opened.schema_arrow.equals(schema)
-        if not is_ours and not by_others:
+        if not opened.schema_arrow.equals(schema):
             raise ValueError("not a file of an archive of this version")
         rows = _SLICE_ROWS if columns is None else _GROUP_ROWS
         # One group after another: a reader of several keeps what it has read of all of them.
         for group in range(opened.num_row_groups):
-            found = opened.iter_batches(rows, row_groups=[group], columns=columns)
-            yield from found if is_ours else (batch.select(schema.names).cast(schema) for batch in found)
+            yield from opened.iter_batches(rows, row_groups=[group], columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not a Parquet file that can be read ({type(error).__name__})") from None
 

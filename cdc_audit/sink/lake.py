@@ -199,7 +199,7 @@ async def _beside(work: Callable[[], _T]) -> _T:
     """Done in a thread: pyiceberg waits for files and catalogs, and the stream's keepalives must not. Raises our errors."""
     try:
         return await _finished(asyncio.to_thread(work))
-    except CdcAuditError:
+    except (CdcAuditError, *lake.OUR_FAULTS):
         raise
     except OSError as error:
         raise UnavailableError(f"audit lake: {error.strerror or type(error).__name__}") from error

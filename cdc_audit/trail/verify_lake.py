@@ -36,7 +36,7 @@ def verify_lake(catalog: str, namespace: str, request: Request, progress: Progre
         )
     try:
         return _verified(lake.open_tables(catalog, namespace), request, progress)
-    except CdcAuditError:
+    except (CdcAuditError, *lake.OUR_FAULTS):
         raise
     except Exception as error:  # a catalog's and a store's clients have errors of their own
         raise UnavailableError(
@@ -59,7 +59,10 @@ def _verified(tables: lake.Tables, request: Request, progress: Progress) -> Repo
     rows = Rows(findings, spans(headers, block=0, first=1, end_block=None), [])
     expected = sum(header.block.row_count for header in headers if header.block)
     for lines in _rows(tables.rows, findings):
-        rows.check(lines)
+        try:
+            rows.check(lines)
+        except ValueError as error:
+            findings.add(Kind.ALTERED, "trail", 0, 0, f"a data file after row {rows.rows}: {error}")
         progress(rows.rows, max(rows.rows, expected))
     rows.finish()
     last = chain.last
@@ -78,6 +81,7 @@ def _verified(tables: lake.Tables, request: Request, progress: Progress) -> Repo
         0,
         len(chain.erasures),
         chain.retirements,
+        0,
         time.monotonic() - began,
     )
 
@@ -124,7 +128,7 @@ def _files(table: Any, findings: Findings) -> Iterator[_File]:
 
 def _lines(table: Any, file: _File) -> Iterator[bytes]:
     with table.io.new_input(file.path).open() as content:
-        yield from parquet.read_rows(content, by_others=True)
+        yield from parquet.read_rows_by_others(content)
 
 
 def _id_of(line: bytes) -> int:

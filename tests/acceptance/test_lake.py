@@ -144,7 +144,7 @@ def test_a_table_that_others_compact_meanwhile_is_written_on_and_verified(
         assert daemon.stop() == 0
     assert [row["record_id"] for row in lake.rows()] == ["0", "1", "2", "3"]
     report = verified(env)
-    assert (report["verdict"], report["rows"]) == ("verified", 4)
+    assert (report["verdict"], report["rows"]) == ("verified", 4), report["findings"]
 
 
 def test_what_is_changed_in_a_lake_is_named(databases: Databases, lake: Lake, tmp_path: Path) -> None:
