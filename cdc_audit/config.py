@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from cdc_audit.errors import SettingError
 from cdc_audit.model.anchor import HttpTarget, parse_target
 from cdc_audit.model.retention import PRESETS, Policy, parse_span
-from cdc_audit.model.rule import SuspiciousRule
+from cdc_audit.model.rule import Suspicious
 
 _TablePattern = Annotated[str, Field(pattern=r"^[^.]+\.[^.]+$")]
 
@@ -324,51 +324,6 @@ class Retention(_Section):
             parse_span(self.hot) if self.hot else preset.hot,
             parse_span(self.keep) if self.keep else preset.keep,
         )
-
-
-class Suspicious(_Section):
-    """``[suspicious]``: what the daemon raises an alert for as rows pass, and what cdc-audit suspicious looks for."""
-
-    webhook: str = Field(
-        default="",
-        description="each alert is also POSTed there, as JSON",
-        examples=["https://alerts.example.org/cdc-audit"],
-    )
-    webhook_token_file: str = Field(
-        default="",
-        description="the bearer token for it; read each time",
-        examples=["/etc/cdc-audit/webhook-token"],
-    )
-    name_users: bool = Field(
-        default=False,
-        description="name the user, and of new_address the address, in the log's line and to the webhook; "
-        "else only cdc-audit suspicious does",
-    )
-    rules: tuple[SuspiciousRule, ...] = Field(
-        default=(), description="what is suspicious; no rule: nothing is"
-    )
-
-    @field_validator("webhook")
-    @classmethod
-    def _is_http(cls, value: str) -> str:
-        try:
-            is_http = not value or isinstance(parse_target(value), HttpTarget)
-        except ValueError:
-            is_http = False
-        if not is_http:
-            raise ValueError(
-                "must be https://host/path, without user or password; http:// on this machine only"
-            )
-        return value
-
-    @field_validator("rules")
-    @classmethod
-    def _are_told_apart(cls, value: tuple[SuspiciousRule, ...]) -> tuple[SuspiciousRule, ...]:
-        labels = [rule.label for rule in value]
-        for label in labels:
-            if labels.count(label) > 1:
-                raise ValueError(f"two rules are called {label}: give each a name of its own")
-        return value
 
 
 class Metrics(_Section):

@@ -34,9 +34,9 @@ from cdc_audit.config import (
     Redact,
     Retention,
     Source,
-    Suspicious,
 )
 from cdc_audit.errors import SettingError
+from cdc_audit.model.rule import Suspicious
 from cdc_audit.postgres import parse_dsn
 
 DEFAULT_FILES = (Path("cdc-audit.toml"), Path("/etc/cdc-audit/cdc-audit.toml"))

@@ -1,11 +1,13 @@
-"""A rule of what is suspicious: what the daemon looks for as rows pass, and ``cdc-audit suspicious`` in the stored trail."""
+"""What is suspicious, and who is told: by the daemon as rows pass, and by ``cdc-audit suspicious`` of the stored trail."""
 
 from __future__ import annotations
 
 from typing import Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from cdc_audit.model.anchor import HttpTarget, parse_target
 
 
 class SuspiciousRule(BaseModel):
@@ -87,3 +89,50 @@ class SuspiciousRule(BaseModel):
         except (KeyError, ValueError, OSError):
             raise ValueError("time_zone is not known: say UTC, or a name like Europe/Berlin") from None
         return self
+
+
+class Suspicious(BaseModel):
+    """``[suspicious]``: what the daemon raises an alert for as rows pass, and what cdc-audit suspicious looks for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    webhook: str = Field(
+        default="",
+        description="each alert is also POSTed there, as JSON",
+        examples=["https://alerts.example.org/cdc-audit"],
+    )
+    webhook_token_file: str = Field(
+        default="",
+        description="the bearer token for it; read each time",
+        examples=["/etc/cdc-audit/webhook-token"],
+    )
+    name_users: bool = Field(
+        default=False,
+        description="name the user, and of new_address the address, in the log's line and to the webhook; "
+        "else only cdc-audit suspicious does",
+    )
+    rules: tuple[SuspiciousRule, ...] = Field(
+        default=(), description="what is suspicious; no rule: nothing is"
+    )
+
+    @field_validator("webhook")
+    @classmethod
+    def _is_http(cls, value: str) -> str:
+        try:
+            is_http = not value or isinstance(parse_target(value), HttpTarget)
+        except ValueError:
+            is_http = False
+        if not is_http:
+            raise ValueError(
+                "must be https://host/path, without user or password; http:// on this machine only"
+            )
+        return value
+
+    @field_validator("rules")
+    @classmethod
+    def _are_told_apart(cls, value: tuple[SuspiciousRule, ...]) -> tuple[SuspiciousRule, ...]:
+        labels = [rule.label for rule in value]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"two rules are called {label}: give each a name of its own")
+        return value
