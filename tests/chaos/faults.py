@@ -98,8 +98,7 @@ def _network(fault: Fault, stage: Stage, watch: Watch) -> Seen:
         link.cut()
     elif what == "stall":
         return _stall(fault, link, watch)
-    else:
-        _half_open(stage.source if side == "source" else stage.audit, link)
+    elif _half_open(stage.source if side == "source" else stage.audit, link):
         # The daemon must find out by itself, if it isn't killed before that; then the server's side of it ends, as keepalives
         # would see to.
         begun = time.monotonic()
@@ -121,14 +120,18 @@ def _stall(fault: Fault, link: Proxy, watch: Watch) -> Seen:
     return lambda: watch.stood_still(begun + _REACTION, ended)
 
 
-def _half_open(server: Cluster, link: Proxy) -> None:
-    """What is sent on the daemon's present connections arrives nowhere, and none of them is closed."""
+def _half_open(server: Cluster, link: Proxy) -> int:
+    """What is sent on the daemon's present connections arrives nowhere, and none of them is closed. How many these are: after
+    another fault there may be none yet.
+    """
     try:
         with psycopg.connect(server.dsn(), connect_timeout=3) as connection:
-            for (port,) in connection.execute(_SESSIONS):
-                link.stall_one(port)
+            ports = [port for (port,) in connection.execute(_SESSIONS)]
     except psycopg.OperationalError:
-        pass  # the server is down: nothing is open
+        return 0  # the server is down: nothing is open
+    for port in ports:
+        link.stall_one(port)
+    return len(ports)
 
 
 def _stop(fault: Fault, stage: Stage, watch: Watch) -> Seen:
