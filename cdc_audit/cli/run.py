@@ -41,7 +41,8 @@ from cdc_audit.sink.signing import load_signer
 def command(context: click.Context, config: Config, check: bool, accept_gap: str, no_standby: bool) -> None:
     """The daemon: reads the slot, writes the audit database, acknowledges what is durable.
 
-    SIGTERM finishes the open block and exits 0; a second one exits at once. SIGHUP reads tables, redaction and log level again.
+    SIGTERM finishes the open block and exits 0; a second one exits at once. SIGHUP reads tables, redaction,
+    what is suspicious, and log level again.
     A second daemon on the same slot waits and takes over when the first one ends.
 
     Example: cdc-audit run --config /etc/cdc-audit/cdc-audit.toml
@@ -65,7 +66,7 @@ def command(context: click.Context, config: Config, check: bool, accept_gap: str
     watch = Watch(
         metrics,
         heartbeat_interval=config.ledger.heartbeat_interval,
-        forward=webhook.offer if webhook else None,
+        forward=webhook.offer,
         names_users=config.suspicious.name_users,
     )
     watch.informed(
@@ -95,10 +96,8 @@ def command(context: click.Context, config: Config, check: bool, accept_gap: str
             server.stop()
 
 
-def _webhook(config: Config) -> Webhook | None:
+def _webhook(config: Config) -> Webhook:
     said = config.suspicious
-    if not said.webhook:
-        return None
     return Webhook(
         said.webhook,
         token_file=said.webhook_token_file,
@@ -108,7 +107,7 @@ def _webhook(config: Config) -> Webhook | None:
 
 
 async def _serve(
-    daemon: Daemon, config: Config, watch: Watch, webhook: Webhook | None, context: click.Context
+    daemon: Daemon, config: Config, watch: Watch, webhook: Webhook, context: click.Context
 ) -> None:
     loop = asyncio.get_running_loop()
 
@@ -128,6 +127,9 @@ async def _serve(
         except CdcAuditError as error:
             watch.warned("reload_refused", reason=error.message)
         else:
+            said = config.suspicious
+            webhook.use(said.webhook, token_file=said.webhook_token_file, name_users=said.name_users)
+            watch.watch_rules([rule.label for rule in said.rules], names_users=said.name_users)
             log.set_level(config.log.level)
             watch.informed("reloaded")
         notify.ready()
@@ -136,19 +138,19 @@ async def _serve(
     loop.add_signal_handler(signal.SIGINT, stop)
     loop.add_signal_handler(signal.SIGHUP, reload)
     notify.ready()
-    beside = [asyncio.create_task(_watchdog(watch))]
+    beside = [
+        asyncio.create_task(_watchdog(watch)),
+        asyncio.create_task(webhook.run(watch.webhook_failed)),
+    ]
     if config.audit.kind == "postgresql":
         beside.append(asyncio.create_task(months.tend(config.audit.dsn, config.audit.audit_schema, watch)))
-    if webhook is not None:
-        beside.append(asyncio.create_task(webhook.run(watch.webhook_failed)))
     try:
         await daemon.run()
     finally:
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
-        if webhook is not None:
-            await webhook.close(watch.webhook_failed)
+        await webhook.close(watch.webhook_failed)
 
 
 async def _watchdog(watch: Watch) -> None:

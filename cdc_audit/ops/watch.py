@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar, cast
@@ -84,6 +84,11 @@ class Watch:
         stalled_after = max(health.STALLED_SECONDS, 3 * heartbeat_interval)
         self._health = health.State("starting", None, now, now, stalled_after=stalled_after)
         metrics.ready.set_function(lambda: self.not_ready() is None)
+
+    def watch_rules(self, labels: Iterable[str], *, names_users: bool) -> None:
+        """Rules of what is suspicious have these names from now on; whether the log may name users."""
+        self._metrics.watch_rules(labels)
+        self._names_users = names_users
 
     @property
     def health(self) -> health.State:

@@ -22,18 +22,24 @@ _LAST = 5.0  # seconds for what still waits at the stop
 
 
 class Webhook:
-    """``offer`` alerts; ``run`` sends them, in order, until it is cancelled."""
+    """``offer`` alerts; ``run`` sends them, in order, until it is cancelled. Without a URL nobody wants any."""
 
     def __init__(self, url: str, *, token_file: str, source: str, name_users: bool) -> None:
-        self._url = url
-        self._token_file = token_file
         self._source = source
-        self._name_users = name_users
+        self.use(url, token_file=token_file, name_users=name_users)
         self._waiting: deque[bytes] = deque()
         self._arrived = asyncio.Event()
 
+    def use(self, url: str, *, token_file: str, name_users: bool) -> None:
+        """From the next attempt on; alerts that wait stay as they are."""
+        self._url = url
+        self._token_file = token_file
+        self._name_users = name_users
+
     def offer(self, alert: SuspiciousAlert) -> bool:
         """Whether there was room for it."""
+        if not self._url:
+            return True
         if len(self._waiting) >= _MOST_WAITING:
             return False
         said = alert._asdict()
@@ -77,8 +83,12 @@ class Webhook:
         return reason
 
     async def _attempt(self, body: bytes) -> str | None:
+        url, token_file = self._url, self._token_file
+        if not url:
+            return "taken out of the configuration"
+
         def post() -> None:
-            with remote.http_answer(self._url, method="POST", token_file=self._token_file, body=body):
+            with remote.http_answer(url, method="POST", token_file=token_file, body=body):
                 pass
 
         try:

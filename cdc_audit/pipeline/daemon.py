@@ -66,7 +66,8 @@ class Daemon:
         self._stopping.set()
 
     def reload(self, config: Config) -> None:
-        """Use the tables and redaction rules of another configuration from the next transaction on; the rest stays as it was.
+        """Use the tables and redaction rules of another configuration from the next transaction on, and its rules of what is
+        suspicious for the blocks that are not yet durable; the rest stays as it was.
 
         Raises SettingError if a redaction key can't be read; then all stays as it was.
         """
@@ -74,7 +75,9 @@ class Daemon:
         source = self._config.source.model_copy(
             update={"tables": config.source.tables, "exclude": config.source.exclude}
         )
-        self._config = self._config.model_copy(update={"source": source, "redact": config.redact})
+        update = {"source": source, "redact": config.redact, "suspicious": config.suspicious}
+        self._config = self._config.model_copy(update=update)
+        self._suspicion.use(config.suspicious.rules)
         if self._session is not None:
             self._session.reload(self._config, redaction)
 

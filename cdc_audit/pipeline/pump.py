@@ -91,7 +91,7 @@ class Pump:
         return self._idle_lsn
 
     def reload(self, config: Config, redaction: Redaction) -> None:
-        """Use other tables and redaction rules from the next transaction on: one that is being read keeps those it began with."""
+        """Use other tables and rules from the next transaction on: one that is being read keeps those it began with."""
         self._next_rules = config, redaction
 
     def end(self) -> None:
@@ -154,6 +154,7 @@ class Pump:
         self._scope = Scope(config.source.tables, config.source.exclude)
         self._decoder.rescope(self._scope)
         self._builder.set_redaction(redaction)
+        self._builder.keep_facts(bool(config.suspicious.rules))
 
     async def _decoded(
         self, items: list[bytes | Notice], position: int

@@ -98,7 +98,7 @@ class Session:
         return self._running is not None and self._running.settled_lsn >= self._source_lsn
 
     def reload(self, config: Config, redaction: Redaction) -> None:
-        """Use other tables and redaction rules from the next transaction on."""
+        """Use other tables and rules from the next transaction on."""
         self._config = config
         if self._running is None or self._sidecar is None:
             return  # what is still being connected sees to it
@@ -191,7 +191,7 @@ class Session:
                 redaction=load_redaction(config.redact),
                 random=os.urandom,
                 key_id=self._signer.key_id if self._signer else "",
-                keeps_facts=self._suspicion.is_needed,
+                keeps_facts=bool(config.suspicious.rules),
             ),
             delivery=delivery,
             resume_lsn=last.end_lsn,

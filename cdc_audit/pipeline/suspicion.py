@@ -36,13 +36,15 @@ class Suspicion:
     """The rules, and what each remembers."""
 
     def __init__(self, rules: Iterable[SuspiciousRule], most_remembered: int = _MOST_REMEMBERED) -> None:
-        self._watched = [_Watched(rule, most_remembered) for rule in rules]
-        self._asked: dict[tuple[str, str], list[_Watched]] = {}
+        self._most_remembered = most_remembered
+        self._watched: list[_Watched] = []
+        self.use(rules)
 
-    @property
-    def is_needed(self) -> bool:
-        """Whether there is any rule."""
-        return bool(self._watched)
+    def use(self, rules: Iterable[SuspiciousRule]) -> None:
+        """Other rules for the blocks to come. One that is the same as before goes on with what it remembers."""
+        known = {one.rule: one for one in self._watched}
+        self._watched = [known.get(rule) or _Watched(rule, self._most_remembered) for rule in rules]
+        self._asked: dict[tuple[str, str], list[_Watched]] = {}
 
     @property
     def forgotten(self) -> int:

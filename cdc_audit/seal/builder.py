@@ -65,15 +65,14 @@ class BlockBuilder:
         self._timeline = timeline
         self._key_id = key_id
         self._lines = LineWriter(redaction, random)
-        if keeps_facts:
-            self._lines.kinds = Counter()
-        self._keeps_facts = keeps_facts
+        self._facts: dict[Fact, int] | None = None
         self._names_by_email = "user_email" not in redaction.personal_context
         self._next_id = previous.first_id + previous.row_count
         self._end_lsn = previous.end_lsn
         self._last_commit_at = previous.last_commit_at
         self._next_seq = 1
         self._open()
+        self.keep_facts(keeps_facts)
 
     def _open(self) -> None:
         self.rows = 0
@@ -85,7 +84,7 @@ class BlockBuilder:
         self._month = ""
         self._oldest_commit_at = ""
         self._by_trust: Counter[str] = Counter()
-        self._facts: dict[Fact, int] | None = {} if self._keeps_facts else None
+        self._facts = None if self._facts is None else {}
 
     @property
     def end_lsn(self) -> int:
@@ -96,6 +95,12 @@ class BlockBuilder:
         """Redact by other rules from here on."""
         self._lines.set_redaction(redaction)
         self._names_by_email = "user_email" not in redaction.personal_context
+
+    def keep_facts(self, keeps: bool) -> None:
+        """Whether rules are going to ask about the rows from here on."""
+        if keeps != (self._facts is not None):
+            self._facts = {} if keeps else None
+            self._lines.kinds = Counter() if keeps else None
 
     def fits(self, stretch: Stretch) -> bool:
         """Whether a stretch may go into this block: its rows lie in one month's partition, and a transaction that flows in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
@@ -147,3 +148,39 @@ def test_a_webhook_that_answers_nothing_delays_neither_the_trail_nor_the_stop(
             assert daemon.stop() == 0
             assert time.monotonic() - begun < 10
             assert daemon.events("webhook_failed")[0]["reason"] == "not sent before the stop"
+
+
+def test_sighup_takes_other_rules_and_another_webhook(databases: Databases, tmp_path: Path) -> None:
+    databases.source.execute(MAKE, dbname=databases.source_name)
+    file = tmp_path / "cdc-audit.toml"
+    file.write_text("[log]\nlevel = 'info'\n")  # nothing is suspicious
+    env = databases.environment(BATCH_FLUSH_INTERVAL="0", CONFIG=str(file))
+    initialised(env)
+    with (
+        Endpoint() as endpoint,
+        DaemonProcess(env, tmp_path / "log") as daemon,
+        psycopg.connect(databases.source_dsn, autocommit=True) as source,
+    ):
+        daemon.until_ready()
+        source.execute("update shop.orders set v = 1")
+        until(lambda: daemon.metric("rows_total", action="UPDATE") == 50, "what nobody minds is stored")
+
+        def take(name: str) -> None:
+            told, reloads = len(endpoint.lines), len(daemon.events("reloaded"))
+            file.write_text(
+                f"[suspicious]\nwebhook = '{endpoint.url}'\n"
+                f"[[suspicious.rules]]\nkind = 'bulk'\nname = '{name}'\nthreshold = 40\n"
+            )
+            daemon.signal(signal.SIGHUP)
+            until(lambda: len(daemon.events("reloaded")) > reloads, "it says that it has reloaded")
+            assert daemon.metric("suspicious_total", rule=name) == 0
+            source.execute("update shop.orders set v = v + 1")
+            until(lambda: len(endpoint.lines) > told, "the webhook is told")
+            assert daemon.metric("suspicious_total", rule=name) == 1
+            assert daemon.events("suspicious")[-1]["rule"] == name
+
+        take("many")
+        take("others")
+        assert daemon.metric("rows_total", action="UPDATE") == 150
+        assert daemon.stop() == 0
+    assert [json.loads(line)["rule"] for line in endpoint.lines] == ["many", "others"]

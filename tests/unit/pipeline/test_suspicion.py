@@ -209,3 +209,15 @@ def test_wrong_rules_are_refused() -> None:
     ):
         with pytest.raises(ValidationError):
             Config.model_validate(given)
+
+
+def test_other_rules_count_from_now_on_and_those_that_stay_the_same_go_on() -> None:
+    stays, goes = rule("bulk", threshold=10, window=60), rule("deletions", threshold=1)
+    suspicion = Suspicion([stays, goes])
+    assert suspicion.look({fact(0): 6}, 1) == []
+    suspicion.use([rule("bulk", threshold=10, window=60), rule("bulk", name="few", threshold=5)])
+    found = suspicion.look({fact(1): 5, fact(1, action="DELETE"): 2}, 2)
+    assert [(alert.rule, alert.rows) for alert in found] == [("bulk", 11)]
+    assert [alert.rule for alert in suspicion.look({fact(2): 1}, 3)] == ["few"]
+    suspicion.use([])
+    assert suspicion.look({fact(3): 1000}, 4) == []
