@@ -12,6 +12,7 @@ import pytest
 
 from cdc_audit.cli.demo.binaries import find_binaries
 from cdc_audit.errors import SettingError
+from tests.support.command_line import commands, examples
 from tests.support.servers import place
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +43,8 @@ def test_the_demo_shows_the_trail_with_the_right_users_and_leaves_nothing(
         Path(folder).chmod(0o755)
         monkeypatch.setenv("TMPDIR", folder)
         started = time.monotonic()
-        done = _demo()
+        ((_, *arguments),) = examples(dict(commands())[("demo",)])
+        done = _demo(*arguments)
         left = list(Path(folder).iterdir())
     assert done.returncode == 0, done.stdout + done.stderr
     assert left == []

@@ -19,6 +19,7 @@ from typing import Self
 import psycopg
 
 from cdc_audit.cli.demo.cluster import Cluster, free_port
+from tests.support.command_line import commands, examples
 from tests.support.daemon import cdc_audit, until
 from tests.support.databases import Databases, new_databases
 from tests.support.live import Live, running
@@ -48,10 +49,14 @@ alter role postgres set pgaudit.log = 'none'; alter role postgres set pgaudit.ro
 
 
 class FollowProcess:
-    """``cdc-audit reads follow``; whatever is left of it is killed at the end of its ``with``."""
+    """``cdc-audit reads follow`` as its example says; whatever is left of it is killed at the end of its ``with``."""
 
     def __init__(self, env: Mapping[str, str], log: Path, *arguments: str) -> None:
-        self._env, self._log, self._arguments = env, log, arguments
+        config = log.with_name("reads.toml")
+        config.touch()
+        (example,) = examples(dict(commands())[("reads", "follow")])
+        typed = [str(config) if word == "/etc/cdc-audit/reads.toml" else word for word in example]
+        self._env, self._log, self._arguments = env, log, (*typed, *arguments)
         self.process: subprocess.Popen[bytes] | None = None
         self._begun = 0  # where this process's lines begin in the log
 
@@ -65,7 +70,7 @@ class FollowProcess:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._begun = log.tell()
-            command = [sys.executable, "-m", "cdc_audit", "reads", "follow", *self._arguments]
+            command = [sys.executable, "-m", "cdc_audit", *self._arguments]
             self.process = subprocess.Popen(command, env=dict(self._env), stdout=log, stderr=log)
 
     def until_following(self) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.faults.scene import POISON
 from tests.faults.test_links import behind, through
+from tests.support.command_line import commands, examples
 from tests.support.daemon import DaemonProcess, cdc_audit, initialised, until
 from tests.support.databases import Databases, new_databases
 from tests.support.servers import Server
@@ -58,7 +59,8 @@ def test_what_was_committed_before_and_after_a_poisoned_transaction_is_stored_an
 
     other = cdc_audit("quarantine", "--lsn", "0/1", "--reason", "r", env=env)
     assert (other.returncode, lsn in other.stderr) == (1, True), other.stderr
-    done = cdc_audit("quarantine", "--lsn", lsn, "--reason", "ticket 4712", env=env)
+    (example,) = examples(dict(commands())[("quarantine",)])
+    done = cdc_audit(*(lsn if word == "16/B374D848" else word for word in example), env=env)
     assert done.returncode == 0, done.stderr
     with DaemonProcess({**env, "CDC_AUDIT_BATCH_FLUSH_INTERVAL": "0"}, tmp_path / "log2") as daemon:
         daemon.until_ready()
@@ -72,7 +74,7 @@ def test_what_was_committed_before_and_after_a_poisoned_transaction_is_stored_an
         " detail ->> 'lost' like 'all changes of transaction %' from audit.ledger where kind = 'poison'",
         dbname=poisoned.audit_name,
     )
-    assert blocks == [(True, "ticket 4712", True)]
+    assert blocks == [(True, "a message of 180 MB, ticket 4712", True)]
     assert cdc_audit("verify", env=env).returncode == 0
     slot = poisoned.source.execute(
         "select confirmed_flush_lsn > %s from pg_replication_slots where slot_name = %s", (lsn, poisoned.slot)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -12,6 +14,8 @@ from unittest.mock import patch
 import click
 
 from cdc_audit import cli
+
+_EXAMPLE = re.compile(r"Example: (.*?)(?:\n\n|\Z)", re.DOTALL)
 
 
 class Done(NamedTuple):
@@ -38,6 +42,21 @@ def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
             yield words, command
 
     yield from walk((), cli.cdc_audit)
+
+
+def examples(command: click.Command) -> list[list[str]]:
+    """The commands of a command's example, each as its words after ``cdc-audit``; without what stands before it and where its
+    output goes.
+    """
+    found = _EXAMPLE.search(f"{command.help or ''}\n\n{command.epilog or ''}")
+    assert found is not None, command.name
+    typed = []
+    for part in " ".join(found[1].split()).strip("()").split(" && "):
+        words = shlex.split(part.removeprefix("umask 077; "))
+        words = words[words.index("cdc-audit") + 1 :]
+        ends = [place for place, word in enumerate(words) if word in {"|", ">"}]
+        typed.append(words[: min(ends)] if ends else words)
+    return typed
 
 
 def run(*arguments: str, env: Mapping[str, str] | None = None) -> Done:

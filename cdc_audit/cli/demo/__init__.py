@@ -29,7 +29,7 @@ def command(keep: bool, plugin: str | None) -> None:
     Changes nothing outside a temporary directory, takes less than a minute, and ends with exit code 1 if
     anything that it claims isn't so.
 
-    Example: cdc-audit demo --keep
+    Example: cdc-audit demo
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     stage = new_stage(plugin)
