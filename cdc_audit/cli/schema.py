@@ -108,11 +108,11 @@ def partitions_command(config: Config, *, ahead: int | None, as_json: bool) -> N
 @click.option("--check", is_flag=True, help="Build nothing: name what is missing, exit 1 if anything is.")
 @with_config
 def index_command(config: Config, *, check: bool) -> None:
-    """Build the look-up indexes of months that are over.
+    """Build the look-up indexes of months that are over, and digest the rows of the others.
 
-    The daemon does it by itself, a day after a month's end. This does it now: for months from before an upgrade, or where
-    another program writes. It can be stopped and repeated at any time. Readers are not held up; rows that come late to the month
-    whose index is being built wait until it is.
+    The daemon does it by itself: indexes a day after a month's end, digests every ten minutes. This does it now: for months from
+    before an upgrade, or where another program writes. It can be stopped and repeated at any time. Readers are not held up; rows
+    that come late to the month whose index is being built wait until it is.
 
     Exit codes: 0 done, 1 --check found some missing, 69 the audit database is away or such a month is being written to, 77 the
     role may not, 78 configuration or server.
@@ -123,6 +123,9 @@ def index_command(config: Config, *, check: bool) -> None:
         built = [] if check else partitions.build_indexes(connection, schema)
         for name in built:
             click.echo(f"built {name}")
+        if not check:
+            for _ in partitions.digest_rows(connection, schema):
+                pass
     if not check:
         click.echo("no look-up index is missing" if not missing else "done")
     elif missing:

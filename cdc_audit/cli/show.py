@@ -35,8 +35,9 @@ from cdc_audit.trail.verify_proof import prove
 def command(config: Config, *, row_id: int, limit: int, as_json: bool, dsn: str | None) -> None:
     """One row in full, with the proof that it is what was written, and its transaction's other rows.
 
-    The proof: the row gives its hash, the hashes of its block give the block's root, the block's header gives its hash. That the
-    chain of blocks is whole and signed by the right key is for cdc-audit verify to say.
+    The proof: the row gives its hash; with the hashes that stand beside the other rows of its block, that gives the block's
+    root; the block's header gives its hash. That those rows give their hashes, that the chain of blocks is whole, and that it
+    is signed by the right key, is for cdc-audit verify to say.
 
     Exit codes: 0 done, 1 the row is not what was written, 2 usage (no such row), 69 the audit database is away, 77 the role
     may not read, 78 configuration.
@@ -58,7 +59,7 @@ def command(config: Config, *, row_id: int, limit: int, as_json: bool, dsn: str 
     failure: CheckFailedError | None = None
     try:
         with reading(require_dsn(dsn or config.audit.one_time_dsn, "audit"), schema) as connection:
-            proof = prove(connection, schema, row_id)
+            proof = prove(connection, schema, row_id, of_whole_block=False)
     except CheckFailedError as error:
         failure, said = error, {"holds": False, "why": error.message}
     else:

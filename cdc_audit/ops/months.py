@@ -1,4 +1,6 @@
-"""The look-up indexes of months that are over, built beside the daemon's work on a connection of their own."""
+"""The look-up indexes of months that are over, and digests of the rows of those that are not, made beside the daemon's work on a
+connection of their own.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +10,17 @@ import time
 from cdc_audit.errors import CdcAuditError
 from cdc_audit.ops.watch import Watch
 from cdc_audit.postgres import connect_async
-from cdc_audit.schema.partitions import build_index
+from cdc_audit.schema.partitions import build_index, digest_some_rows
 
-_INTERVAL_S = 3600.0
+_INTERVAL_S = 600.0
 _PATIENCE_S = 60.0  # a start has other work
 
 
 async def tend(
     dsn: str, schema: str, watch: Watch, *, first_after: float = _PATIENCE_S, interval: float = _INTERVAL_S
 ) -> None:
-    """Look for missing indexes once an hour and build them; each is told. Runs until it is cancelled, which ends a building.
+    """Look every ten minutes for what is missing and make it; each index is told. Runs until it is cancelled, which ends
+    a building.
 
     What can't be done now is told and tried again: questions are slower meanwhile, and nothing else.
     """
@@ -31,6 +34,8 @@ async def tend(
                 while name := await build_index(connection, schema):
                     watch.informed("index_built", index=name, seconds=round(time.monotonic() - began, 1))
                     began = time.monotonic()
+                while await digest_some_rows(connection, schema):
+                    pass
         except CdcAuditError as error:
             watch.informed("index_postponed", reason=error.message)
         await asyncio.sleep(interval)

@@ -17,7 +17,7 @@ from cdc_audit import failpoint
 from cdc_audit.errors import CdcAuditError, NotPermittedError, SettingError
 from cdc_audit.postgres import explain, load_sql, named_sql
 
-_MIGRATIONS = ("0001_trail", "0002_personal", "0003_retention", "0004_reads", "0005_lookup")
+_MIGRATIONS = ("0001_trail", "0002_personal", "0003_retention", "0004_reads", "0005_lookup", "0006_digests")
 LATEST: int = len(_MIGRATIONS)
 """The version that this program needs."""
 

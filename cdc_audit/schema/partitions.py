@@ -1,5 +1,5 @@
-"""The monthly partitions of ``audit_logs``, and the look-up indexes of those that are over. Doesn't remove any: that is retention's
-work.
+"""The monthly partitions of ``audit_logs``, the look-up indexes of those that are over, the digests of those that are not. Doesn't
+remove partitions: that is retention's work.
 """
 
 from __future__ import annotations
@@ -84,6 +84,28 @@ async def build_index(connection: AsyncConnection, schema: str) -> str | None:
     except psycopg.Error as error:
         raise _refused(error) from error
     return None if row is None or row[0] is None else str(row[0])
+
+
+def digest_rows(connection: Connection, schema: str) -> Iterator[int]:
+    """Digest the rows of months that are not over, in steps; after each the first id that was not. Else as ``build_indexes``."""
+    query = sql.SQL(_SQL["digest_rows"]).format(schema=sql.Identifier(schema))
+    try:
+        connection.execute(_SQL["unhurried"])
+        while (row := connection.execute(query).fetchone()) and row[0] is not None:
+            yield int(row[0])
+    except psycopg.Error as error:
+        raise _refused(error) from error
+
+
+async def digest_some_rows(connection: AsyncConnection, schema: str) -> bool:
+    """One such step; whether there was anything to digest."""
+    query = sql.SQL(_SQL["digest_rows"]).format(schema=sql.Identifier(schema))
+    try:
+        await connection.execute(_SQL["unhurried"])
+        row = await (await connection.execute(query)).fetchone()
+    except psycopg.Error as error:
+        raise _refused(error) from error
+    return row is not None and row[0] is not None
 
 
 def _refused(error: psycopg.Error) -> CdcAuditError:

@@ -49,15 +49,14 @@ class PathBuilder:
     def __init__(self, index: int, size: int) -> None:
         self._ranges = list(_siblings(index, size))
         self._trees = [MerkleTree() for _ in self._ranges]
-        self._index = index
         self._next = 0
 
-    def add(self, leaf: bytes) -> None:
-        """The next leaf's hash."""
+    def extend(self, leaves: list[bytes]) -> None:
+        """The next leaves' hashes."""
+        begin = self._next
         for (first, end), tree in zip(self._ranges, self._trees, strict=True):
-            if first <= self._next < end:
-                tree.extend([leaf])
-        self._next += 1
+            tree.extend(leaves[max(0, first - begin) : max(0, end - begin)])
+        self._next += len(leaves)
 
     def path(self) -> tuple[bytes, ...]:
         """From the leaf's sibling up to the root's child, when all leaves are in."""

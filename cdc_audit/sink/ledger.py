@@ -19,7 +19,7 @@ from cdc_audit.seal.block import EMPTY_ROOT, NO_HASH, block_hash
 from cdc_audit.seal.signature import Signer, begins_signing
 
 # The audit schema's version that this program writes to.
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 # A daemon that flushes at once may be faster many times.
 ATTEMPTS = 100

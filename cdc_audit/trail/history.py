@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from psycopg import Connection
 
@@ -11,6 +12,7 @@ from cdc_audit.trail.image import Keys
 from cdc_audit.trail.query import Filters, LogRow, read_log
 
 _SAMPLE = 200
+_PAGE = 50
 _MOST_KEYS = 100
 _FAR = 1 << 62
 
@@ -78,10 +80,16 @@ def _moved_to(
         action="UPDATE",
         field=having.after[0][0],
         up_to_id=first.id - 1 if first and not copied else _FAR,
+        limit=_PAGE,
         oldest_first=False,
     )
     until = parse_lsn(first.commit_lsn) if first and copied else _FAR
-    for row in read_log(connection, schema, change):
-        if row.record_id != key and parse_lsn(row.commit_lsn) <= until:
-            return row
+    while page := list(read_log(connection, schema, change)):
+        for row in page:
+            if row.record_id != key and parse_lsn(row.commit_lsn) <= until:
+                return row
+        if len(page) < _PAGE:
+            break
+        last = page[-1]
+        change = replace(change, before_at=datetime.fromisoformat(last.created_at), before_id=last.id)
     return None

@@ -21,6 +21,7 @@ from psycopg import Connection, sql
 
 from cdc_audit.errors import NotPermittedError, SettingError, UsageError
 from cdc_audit.postgres import explain, named_sql
+from cdc_audit.trail import digests
 from cdc_audit.trail.spans import Span, spans
 
 _AGO = re.compile(r"([0-9]{1,6})([smhdw])")
@@ -75,7 +76,8 @@ class Filters:
 
     ``user`` is a user id or an e-mail address, ``field`` a changed column; ``until`` is exclusive. ``before`` and ``after`` are
     (column, text of its value) in the old and the new image. ``text`` stands in the context or the user agent, in either case of
-    letters. ``removals``: DELETE and TRUNCATE. ``before_at`` and ``before_id``, together, are the row that a page follows.
+    letters. ``removals``: DELETE and TRUNCATE. ``within``: one of these ranges of ids, each from its first to before its end.
+    ``before_at`` and ``before_id``, together, are the row that a page follows.
     """
 
     schema_name: str | None = None
@@ -103,6 +105,7 @@ class Filters:
     before_at: datetime | None = None
     before_id: int | None = None
     oldest_first: bool = False
+    within: tuple[tuple[int, int], ...] = ()
 
 
 def parse_time(text: str, now: datetime) -> datetime:
@@ -208,20 +211,19 @@ def _newest_first(
         yield row
     if begin is None or found == limit:
         return
-    is_frequent, taken = found >= _FREQUENT, ""
+    is_frequent, taken, terms = found >= _FREQUENT, "", _terms(filters, may_open)
     partitions = connection.execute(_SQL["partitions"], {"schema": schema}).fetchall()
     for span in spans(list(map(Span._make, partitions)), filters.since, begin):
-        way = (
-            "indexscan"
-            if is_frequent
-            else "bitmapscan"
-            if span.is_over or _has_open_index(filters)
-            else "seqscan"
-        )
+        is_indexed, within = span.is_over or _has_open_index(filters), None
+        if terms and not is_frequent and not is_indexed:
+            within = digests.ranges(connection, schema, span.partition, terms)
+            if within == ():
+                continue
+        way = "indexscan" if is_frequent else "bitmapscan" if is_indexed or within else "seqscan"
         if way != taken:
             connection.execute(_SQL["one_way"], {"way": way})
             taken = way
-        page = replace(filters, since=span.since, until=span.until, limit=limit - found)
+        page = replace(filters, since=span.since, until=span.until, limit=limit - found, within=within or ())
         for row in _rows(connection, schema, page, may_open):
             found += 1
             yield row
@@ -232,6 +234,13 @@ def _newest_first(
 def _has_open_index(filters: Filters) -> bool:
     """Whether an index of the month that is written serves one of them."""
     return any(name not in _UNSERVED | _PAGING for name, _ in _given(filters))
+
+
+def _terms(filters: Filters, may_open: bool) -> list[str]:
+    """What digests are asked of: personal values are in none."""
+    values = () if may_open else (*filters.before, *filters.after)
+    fields = () if filters.field is None else (filters.field,)
+    return [*fields, *("=".join(value) for value in values)]
 
 
 def _given(filters: Filters) -> Iterator[tuple[str, Any]]:
@@ -313,6 +322,8 @@ def where(schema: str, filters: Filters, *, opened: bool) -> tuple[sql.Composed,
                 condition, bound = _value(name, f"{name}_{number}", column, text, names, opened=opened)
                 conditions.append(condition)
                 values |= bound
+        elif name == "within":
+            conditions.append(_within(value))
         else:
             kind = "address" if name == "ip" and not opened and ip_network(value).num_addresses == 1 else name
             conditions.append(sql.SQL(_condition(kind, opened)).format(**names))
@@ -320,6 +331,13 @@ def where(schema: str, filters: Filters, *, opened: bool) -> tuple[sql.Composed,
     if not conditions:
         conditions.append(sql.SQL(_SQL["all"]).format())
     return sql.SQL("\n   and ").join(conditions), values
+
+
+def _within(ranges: tuple[tuple[int, int], ...]) -> sql.Composed:
+    either = [
+        sql.SQL(_SQL["range"]).format(first=sql.Literal(first), end=sql.Literal(end)) for first, end in ranges
+    ]
+    return sql.SQL("({})").format(sql.SQL("\n    or ").join(either))
 
 
 def _value(

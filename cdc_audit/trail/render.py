@@ -19,8 +19,10 @@ from cdc_audit.trail.image import printable
 from cdc_audit.trail.query import LogRow
 
 _HEADINGS = ("time (UTC)", "user", "action", "table", "record", "notes", "what changed")
-# The widest that a column gets, and how far it may be narrowed; "what changed" takes the rest, and at least a quarter.
+# The widest that a column gets, how far it is narrowed, and how far where that is not enough; "what changed" takes the rest, and at
+# least a quarter. All fits into 80 columns with ten for the user.
 _WIDEST = (19, 24, 10, 28, 18, 24)
+_NARROW = (19, 10, 6, 5, 4, 4)
 _NARROWEST = (19, 4, 6, 5, 4, 4)
 _NOTES = _HEADINGS.index("notes")
 _LEAST_CHANGES = 16
@@ -145,13 +147,13 @@ def _widths(rows: Sequence[Sequence[str]], places: Sequence[int], width: int) ->
     widths = [min(max(columns(row[place]) for row in rows), _WIDEST[place]) for place in places]
     least = max(_LEAST_CHANGES, width // 4)
     room = width - len(_GAP) * len(widths) - least
-    narrowest = [_NARROWEST[place] for place in places]
-    while sum(widths) > room:
-        spare = [have - least for have, least in zip(widths, narrowest, strict=True)]
-        most = max(range(len(widths)), key=spare.__getitem__)
-        if spare[most] <= 0:
-            break
-        widths[most] -= 1
+    for limits in (_NARROW, _NARROWEST):
+        while sum(widths) > room:
+            spare = [have - limits[place] for have, place in zip(widths, places, strict=True)]
+            most = max(range(len(widths)), key=spare.__getitem__)
+            if spare[most] <= 0:
+                break
+            widths[most] -= 1
     return [*widths, max(_LEAST_CHANGES, width - len(_GAP) * len(widths) - sum(widths))]
 
 

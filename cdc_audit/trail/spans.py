@@ -11,12 +11,13 @@ from typing import NamedTuple
 class Span(NamedTuple):
     """From ``since`` (inclusive) to ``until`` (exclusive); None: without end on that side.
 
-    ``is_over``: it lies in a month that has its look-up indexes.
+    ``partition``: the one in which it lies; "": the default one. ``is_over``: that has its look-up indexes.
     """
 
     since: datetime | None
     until: datetime | None
     is_over: bool
+    partition: str = ""
 
 
 def spans(partitions: Sequence[Span], since: datetime | None, until: datetime | None) -> Iterator[Span]:
@@ -24,9 +25,10 @@ def spans(partitions: Sequence[Span], since: datetime | None, until: datetime | 
 
     Each lies in one of the partitions with bounds, or in none of them: then its rows are in the default partition.
     """
-    over = {one.since for one in partitions if one.is_over}
+    at: dict[datetime | None, Span] = {one.since: one for one in partitions if one.since is not None}
     cuts = {bound for one in partitions for bound in (one.since, one.until) if bound is not None}
     lower = max((cut for cut in cuts if since is not None and cut <= since), default=None)
     inside = [cut for cut in cuts if (since is None or cut > since) and (until is None or cut < until)]
     for end, begin in pairwise([until, *sorted(inside, reverse=True), since]):
-        yield Span(begin, end, (begin if begin in cuts else lower) in over)
+        one = at.get(begin if begin in cuts else lower)
+        yield Span(begin, end, one is not None and one.is_over, one.partition if one else "")

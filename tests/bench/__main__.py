@@ -127,7 +127,9 @@ def _parsed() -> argparse.Namespace:
     )
     parser.add_argument("--recording", type=Path, metavar="FILE", help="keep the recorded stream, or take it")
     parser.add_argument(
-        "--trail", metavar="DSN", help="answers: ask this trail (trail_rows), and leave it as it is"
+        "--trail",
+        metavar="DSN",
+        help="answers: ask the trail in this database, made if there is none, and leave it",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     arguments = parser.parse_args()

@@ -1,3 +1,6 @@
+-- name: is_there
+select pg_catalog.to_regclass('audit.audit_logs') is not null
+
 -- name: extent
 -- Rows, the oldest one's and the newest one's time, how many records a table has.
 select (select max(id) from audit.audit_logs), (select min(created_at) from audit.audit_logs),
@@ -19,6 +22,8 @@ select 'index ' || pg_catalog.regexp_replace(pg_catalog.regexp_replace(x.relname
   join pg_catalog.pg_class as x on x.oid = i.indexrelid
  where p.isleaf
  group by 1
+union all
+select 'digests', pg_catalog.pg_total_relation_size('audit.digests'), 2
 union all
 select 'indexes, all', sum(pg_catalog.pg_indexes_size(relid)), 2
   from pg_catalog.pg_partition_tree('audit.audit_logs')

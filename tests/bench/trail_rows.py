@@ -9,13 +9,15 @@ an administrator with psql from an address of his own, forged contexts. Images a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 import random
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from datetime import UTC, datetime, timedelta
-from multiprocessing.queues import Queue
+from multiprocessing.connection import Connection
 from typing import TypeAlias
 
+from cdc_audit.config import Batch
 from cdc_audit.model.context import NO_CONTEXT, Context, Trust
 from cdc_audit.model.event import ApplicationEvent, Begin, Change, Shape, Stretch, Truncate
 from cdc_audit.model.ledger import Block
@@ -33,7 +35,7 @@ RARE_IP, RARE_APPLICATION, RARE_TEXT = "192.0.2.7", "psql", "Incident"
 _RARE_CONTEXTS = 20_000  # of so many transactions, one is an administrator's, one has a forged context
 _RARE_ROWS = 50_000  # of so many rows, one is in the rare table, one is a READ
 _TRUNCATE_EACH = 1_000_000
-_BLOCK_ROWS = 20_000
+_BLOCK_ROWS = Batch().max_rows
 _COLUMNS = ("id", "note", "total", "status")
 _STATUS = (b'"new"', b'"paid"', b'"sent"', b'"back"')
 _CHANGES_EACH = 10  # of a record, at the median
@@ -131,7 +133,7 @@ def _build(
     end: datetime,
     previous: Block,
     previous_hash: bytes,
-    out: Queue[_Piece | None],
+    out: Connection,
 ) -> None:
     builder = BlockBuilder(previous, previous_hash, timeline=1, key_id=previous.key_id)
     month = ""
@@ -139,7 +141,7 @@ def _build(
     def close() -> None:
         lines = builder.take()
         sealed = builder.close(kind="data", written_at=ledger.timestamp(end - MONTHS))
-        out.put((lines, month, sealed.block, sealed.block_hash))
+        out.send((lines, month, sealed.block, sealed.block_hash))
 
     for stretch in stretches(rows, end):
         if not builder.fits(stretch):
@@ -151,7 +153,7 @@ def _build(
             close()
     if builder.rows:
         close()
-    out.put(None)
+    out.send(None)
 
 
 def fill(dsn: str, schema: str, rows: int, end: datetime | None = None, signer: Signer | None = None) -> None:
@@ -168,14 +170,30 @@ async def _fill(dsn: str, schema: str, rows: int, end: datetime, signer: Signer 
         )  # fmt: skip
         await writer.commit(block, hash_)
         assert block_hash(block) == hash_
-        processes = multiprocessing.get_context("spawn")
-        queue: Queue[_Piece | None] = processes.Queue(4)
-        builder = processes.Process(target=_build, args=(rows, end, block, hash_, queue), daemon=True)
-        builder.start()
-        while (piece := queue.get()) is not None:
-            lines, month, data, data_hash = piece
-            await writer.write(lines, month)
-            await writer.commit(data, data_hash)
-        builder.join()
+        with contextlib.closing(built(rows, end, block, hash_)) as pieces:
+            for lines, month, data, data_hash in pieces:
+                await writer.write(lines, month)
+                await writer.commit(data, data_hash)
     finally:
         await writer.close()
+
+
+def built(rows: int, end: datetime, previous: Block, previous_hash: bytes) -> Generator[_Piece, None, None]:
+    """What the other process builds, each piece while the one before is written. Raises RuntimeError if that process dies."""
+    processes = multiprocessing.get_context("spawn")
+    receiving, sending = processes.Pipe(duplex=False)
+    builder = processes.Process(
+        target=_build, args=(rows, end, previous, previous_hash, sending), daemon=True
+    )
+    with receiving:
+        builder.start()
+        sending.close()  # the builder's is the only one left, so that its end is the pipe's
+        try:
+            while (piece := receiving.recv()) is not None:
+                yield piece
+        except EOFError:
+            builder.join()
+            raise RuntimeError(f"the builder of the trail died (exit code {builder.exitcode})") from None
+        finally:
+            builder.terminate()
+            builder.join()

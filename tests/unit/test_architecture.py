@@ -27,7 +27,7 @@ REPLICATION = re.compile(
     r"(START_REPLICATION|IDENTIFY_SYSTEM|TIMELINE_HISTORY|CREATE_REPLICATION_SLOT|SHOW )"
 )
 # Glue between composed parts, transaction control, and the one query that says nothing.
-HARMLESS = re.compile(r"[\s.,(){}=]*|select 1|begin|commit|rollback|\s*and\s*", re.IGNORECASE)
+HARMLESS = re.compile(r"[\s.,(){}=]*|select 1|begin|commit|rollback|\s*(and|or)\s*", re.IGNORECASE)
 TEXT = {
     ".py",
     ".sql",

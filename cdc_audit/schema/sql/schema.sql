@@ -58,5 +58,8 @@ select index::text from {schema}.missing_indexes()
 -- name: build_index
 select {schema}.build_index()::text
 
+-- name: digest_rows
+select {schema}.digest_rows()
+
 -- name: unhurried
 select pg_catalog.set_config('statement_timeout', '0', false)

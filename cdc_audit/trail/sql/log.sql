@@ -20,9 +20,10 @@ select id, pg_catalog.to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:
 select created_at from {schema}.audit_logs where {conditions} order by created_at desc offset %(newest)s - 1 limit 1
 
 -- name: partitions
--- Their bounds, and whether they have the look-up indexes of a month that is over.
+-- Their bounds, whether they have the look-up indexes of a month that is over, and their names.
 select pg_catalog.substring(b.bound, 'FROM \(''([^'']+)''\)')::timestamptz, pg_catalog.substring(b.bound, 'TO \(''([^'']+)''\)')::timestamptz,
-       pg_catalog.to_regclass(pg_catalog.format('%%I.%%I', %(schema)s::text, c.relname || '_images')) is not null
+       pg_catalog.to_regclass(pg_catalog.format('%%I.%%I', %(schema)s::text, c.relname || '_images')) is not null,
+       c.relname::text
   from pg_catalog.pg_inherits as i
   join pg_catalog.pg_class as c on c.oid = i.inhrelid
  cross join lateral (select pg_catalog.pg_get_expr(c.relpartbound, c.oid)) as b (bound)
@@ -134,10 +135,12 @@ ip_address = %(ip)s::inet
 (array[context_trust] @> array[%(trust)s::text] and context_trust = %(trust)s)
 
 -- name: text
-pg_catalog.strpos(pg_catalog.lower(pg_catalog.concat_ws(' ', context::text, user_agent)), pg_catalog.lower(%(text)s)) > 0
+(pg_catalog.strpos(pg_catalog.lower(context::text), pg_catalog.lower(%(text)s)) > 0
+    or pg_catalog.strpos(pg_catalog.lower(user_agent), pg_catalog.lower(%(text)s)) > 0)
 
 -- name: text_opened
-(pg_catalog.strpos(pg_catalog.lower(pg_catalog.concat_ws(' ', context::text, user_agent)), pg_catalog.lower(%(text)s)) > 0
+(pg_catalog.strpos(pg_catalog.lower(context::text), pg_catalog.lower(%(text)s)) > 0
+    or pg_catalog.strpos(pg_catalog.lower(user_agent), pg_catalog.lower(%(text)s)) > 0
     or exists (select from {schema}.personal_values as p
                 where p.id = audit_logs.id and p.part = 'context'
                   and pg_catalog.strpos(pg_catalog.lower(p.value), pg_catalog.lower(%(text)s)) > 0))
@@ -171,6 +174,9 @@ id > %(above_id)s
 
 -- name: up_to_id
 id <= %(up_to_id)s
+
+-- name: range
+(id >= {first} and id < {end})
 
 -- name: commit_lsn
 commit_lsn = %(commit_lsn)s::pg_lsn

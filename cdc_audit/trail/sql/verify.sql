@@ -85,3 +85,8 @@ select block
          order by first_id desc
          limit 1) as last
  where next_id > %(id)s
+
+-- name: row_hashes
+-- In one piece.
+select pg_catalog.string_agg(row_hash, '')
+  from (select row_hash from {schema}.audit_logs where id >= %(first)s and id < %(end)s order by id, created_at) as block

@@ -33,7 +33,7 @@ LEDGER = (
     "last_commit_at timestamp with time zone, written_at timestamp with time zone!, rows_root bytea!, "
     "prev_hash bytea!, detail jsonb, key_id text, block_hash bytea!, signature bytea"
 )
-ALL = ["0001_trail", "0002_personal", "0003_retention", "0004_reads", "0005_lookup"]
+ALL = ["0001_trail", "0002_personal", "0003_retention", "0004_reads", "0005_lookup", "0006_digests"]
 _COLUMNS = """
     select string_agg(attname || ' ' || format_type(atttypid, atttypmod)
                       || case when attnotnull then '!' else '' end, ', ' order by attnum)

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import Connection, sql
 
 from cdc_audit.schema.migrate import migrate
-from cdc_audit.schema.partitions import build_indexes
+from cdc_audit.schema.partitions import build_indexes, digest_rows
 
 MONTHS = ("2026-06", "2026-07", "2026-08", "2026-09")
 ROWS_A_MONTH = 3_000
@@ -34,7 +34,9 @@ select id, %(month)s::timestamptz + (i / 2) * interval '20 minutes', 'public',
 
 
 def make_months(connection: Connection, *, build: bool = True) -> None:
-    """A migrated trail with ROWS_A_MONTH rows in each of MONTHS, of which all but the last are over and have their indexes."""
+    """A migrated trail with ROWS_A_MONTH rows in each of MONTHS, of which all but the last are over and have their
+    indexes; of the last, rows are digested as far as they fill 1,024 ids.
+    """
     migrate(connection, "audit", None)
     for number, month in enumerate(MONTHS):
         connection.execute("select audit.ensure_partition(%s)", (f"{month}-01",))
@@ -46,6 +48,7 @@ def make_months(connection: Connection, *, build: bool = True) -> None:
         )
     if build:
         assert len(list(build_indexes(connection, "audit"))) == 6 * (len(MONTHS) - 1)
+        list(digest_rows(connection, "audit"))
     connection.execute("vacuum analyze audit.audit_logs")
 
 

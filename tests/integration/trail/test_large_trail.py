@@ -84,6 +84,26 @@ def test_what_is_rare_is_found_by_an_index_of_each_month_that_is_over(
 @pytest.mark.parametrize(
     "filters",
     [
+        Filters(field="note"),
+        Filters(after=(("total", str(ROWS - 2_000)),)),
+        Filters(before=(("total", str(ROWS - 2_000)),)),
+        Filters(after=(("total", "nothing"),)),
+        Filters(after=(("total", str(ROWS - 2_000)),), field="total", text="shop"),
+    ],
+)
+def test_of_the_month_that_is_written_only_ids_that_may_have_it_are_asked_for_what_is_rare(
+    trail: Connection, filters: Filters
+) -> None:
+    with plans(trail) as seen:
+        found = [row.id for row in read_log(trail, "audit", filters)]
+    assert found == [row.id for row in everything(trail) if matches(row, filters)][:50]
+    assert not any("Seq Scan on audit_logs_2026" in plan for plan in seen), "\n".join(seen)
+    assert any("id >= " in plan and "audit_logs_2026_09" in plan for plan in seen), "\n".join(seen)
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
         Filters(),
         Filters(table_name="table_1"),
         Filters(action="UPDATE"),

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from cdc_audit import postgres
 from cdc_audit.cli.key import command as key_command
+from cdc_audit.cli.show import command as show_command
 from cdc_audit.cli.verify import command
 from cdc_audit.errors import (
     AnotherDaemonError,
@@ -27,7 +28,8 @@ from cdc_audit.model.context import NO_CONTEXT
 from cdc_audit.schema.migrate import migrate
 from cdc_audit.sink import ledger
 from cdc_audit.trail import verify as verifier
-from cdc_audit.trail.verify import Request, verify
+from cdc_audit.trail.verify import Request, reading, verify
+from cdc_audit.trail.verify_proof import prove
 from tests.integration.trail.tampering import (
     DECEMBER,
     KEY_A,
@@ -293,6 +295,32 @@ def test_no_proof_is_made_of_a_block_that_was_tampered_with(audit_cluster: Serve
         for row, refused in ((7, True), (8, True), (12, False)):
             result = CliRunner().invoke(command, ["--dsn", audit_cluster.dsn(name), "--proof", str(row)])
             assert isinstance(result.exception, CheckFailedError) is refused
+    audit_cluster.execute(f'drop database "{name}" with (force)')
+
+
+def test_show_proves_its_row_by_the_hashes_beside_the_others(audit_cluster: Server, trail: str) -> None:
+    name = f"{trail}_shown"
+    audit_cluster.execute(f'create database "{name}" template "{trail}"')
+    dsn = audit_cluster.dsn(name)
+
+    def refused() -> list[int]:
+        shown = {
+            number: CliRunner().invoke(show_command, [str(number), "--dsn", dsn]) for number in (7, 8, 12)
+        }
+        return [number for number, done in shown.items() if isinstance(done.exception, CheckFailedError)]
+
+    with superuser(dsn) as connection:
+        tampering = Superuser(connection)
+        assert refused() == []
+        tampering.do("update audit.audit_logs set user_id = 'x' where id = 8")
+        assert refused() == [8]
+        tampering.do("update audit.audit_logs set row_hash = sha256('x') where id = 8")
+        assert refused() == [7, 8]
+        tampering.do("update audit.audit_logs set row_hash = 'short' where id = 8")
+        assert refused() == [7, 8]
+        tampering.do("delete from audit.audit_logs where id = 8")
+        with reading(dsn, "audit") as one, pytest.raises(CheckFailedError):
+            prove(one, "audit", 8, of_whole_block=False)
     audit_cluster.execute(f'drop database "{name}" with (force)')
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from datetime import UTC, datetime
+
 import pytest
 
+from cdc_audit.seal.block import NO_HASH
+from cdc_audit.sink import ledger
+from tests.bench import trail_rows
 from tests.bench.figures import Report, percentile, ratios
 from tests.bench.latency import Heard, latencies
 from tests.bench.workloads import WORKLOADS, Workload
@@ -43,3 +49,14 @@ def test_a_report_has_the_median_between_the_lowest_and_the_highest() -> None:
     report.add("never measured", "s", [])
     assert report.as_text().split() == ["title", "speed", "2.00", "rows/s", "(1.00", "to", "3.00)"]
     assert report.as_dict()["series"][0]["median"] == 2.0
+
+
+def test_a_trail_whose_builder_dies_is_given_up() -> None:
+    """Not waited for."""
+    begin = ledger.before_genesis("7000000000000000000", "generated", 0)
+    pieces = trail_rows.built(10_000_000, datetime(2026, 11, 1, tzinfo=UTC), begin, NO_HASH)
+    assert next(pieces)
+    for process in multiprocessing.active_children():
+        process.kill()
+    with pytest.raises(RuntimeError, match="exit code -9"):
+        list(pieces)

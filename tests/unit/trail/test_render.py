@@ -73,6 +73,13 @@ def test_a_table_fits_its_width(width: int) -> None:
     assert lines[1].startswith("2026-11-22 19:19:02")
 
 
+def test_at_80_columns_a_short_name_of_a_user_is_whole() -> None:
+    long = {"record_id": "k" * 50, "table_name": "t" * 50, "action": "UPDATE", "context_trust": "none"}
+    lines = list(table([row(user_id=None, user_email=None, db_user="postgres", **long)], 80))
+    assert "  (postgres)  " in lines[1]
+    assert max(map(len, lines)) == 80
+
+
 def test_a_wide_table_shows_all_of_it() -> None:
     text = list(table([row(schema_name="shop", context_trust="asserted")], 200))[1]
     assert re.split(" {2,}", text) == [

@@ -14,30 +14,30 @@ def day(number: int) -> datetime:
     return datetime(2026, 1, number, tzinfo=UTC)
 
 
-MARCH = Span(day(10), day(12), True)
-APRIL = Span(day(12), day(14), True)
-JUNE = Span(day(20), day(22), False)
-DEFAULT = Span(None, None, False)
+MARCH = Span(day(10), day(12), True, "march")
+APRIL = Span(day(12), day(14), True, "april")
+JUNE = Span(day(20), day(22), False, "june")
+DEFAULT = Span(None, None, False, "default")
 ALL = [MARCH, DEFAULT, JUNE, APRIL]
 
 
 def test_all_time_is_there_newest_first_with_what_lies_between_months() -> None:
     assert list(spans(ALL, None, None)) == [
-        (day(22), None, False),
-        (day(20), day(22), False),
-        (day(14), day(20), False),
-        (day(12), day(14), True),
-        (day(10), day(12), True),
-        (None, day(10), False),
+        (day(22), None, False, ""),
+        (day(20), day(22), False, "june"),
+        (day(14), day(20), False, ""),
+        (day(12), day(14), True, "april"),
+        (day(10), day(12), True, "march"),
+        (None, day(10), False, ""),
     ]
 
 
 def test_a_time_within_a_month_is_one_of_that_kind() -> None:
     noon = day(11).replace(hour=12)
-    assert list(spans(ALL, day(11), noon)) == [(day(11), noon, True)]
-    assert list(spans(ALL, day(20), day(21))) == [(day(20), day(21), False)]
-    assert list(spans(ALL, day(15), day(16))) == [(day(15), day(16), False)]
-    assert list(spans([DEFAULT], None, day(3))) == [(None, day(3), False)]
+    assert list(spans(ALL, day(11), noon)) == [(day(11), noon, True, "march")]
+    assert list(spans(ALL, day(20), day(21))) == [(day(20), day(21), False, "june")]
+    assert list(spans(ALL, day(15), day(16))) == [(day(15), day(16), False, "")]
+    assert list(spans([DEFAULT], None, day(3))) == [(None, day(3), False, "")]
 
 
 _DAYS = st.integers(1, 28).map(day)
