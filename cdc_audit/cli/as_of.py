@@ -7,11 +7,20 @@ from collections.abc import Iterator, Sequence
 import click
 import orjson
 
-from cdc_audit.cli.reading import dsn_option, echo_csv, moment, open_trail, record_reading, table_argument
+from cdc_audit.cli.reading import (
+    dsn_option,
+    echo_csv,
+    moment,
+    open_trail,
+    reader,
+    record_reading,
+    table_argument,
+    tier_option,
+)
 from cdc_audit.cli.settings import with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import CheckFailedError
-from cdc_audit.trail.as_of import as_of
+from cdc_audit.trail.as_of import as_of, reach
 from cdc_audit.trail.image import Image, printable, printed
 from cdc_audit.trail.query import parse_table
 from cdc_audit.trail.render import csv_cell, csv_line, shown
@@ -32,10 +41,19 @@ _MOST_DOUBTS = 20
     help="json: one row a line; csv: the columns of all rows.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@tier_option
 @dsn_option
 @with_config
 def command(
-    config: Config, *, table: str, record: str | None, at: str, form: str, as_json: bool, dsn: str | None
+    config: Config,
+    *,
+    table: str,
+    record: str | None,
+    at: str,
+    form: str,
+    as_json: bool,
+    tier: str,
+    dsn: str | None,
 ) -> None:
     """A table, or one record of it, as it was at a time, from the images in the trail.
 
@@ -47,8 +65,10 @@ def command(
     """
     time = moment(at)
     assert time is not None
-    with open_trail(config, dsn) as connection:
-        state = as_of(connection, config.audit.audit_schema, parse_table(table), time, record)
+    with open_trail(config, dsn, tier) as connection:
+        with reader(config, connection, tier) as read:
+            known = reach(connection, config.audit.audit_schema, with_archives=tier == "all")
+            state = as_of(read, known, parse_table(table), time, record)
         record_reading(config, connection, len(state.rows))
     for doubt in state.doubts[:_MOST_DOUBTS]:
         click.echo(f"not known: {shown(doubt)}", err=True)

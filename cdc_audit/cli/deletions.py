@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import click
 
-from cdc_audit.cli.reading import dsn_option, moment, open_trail, record_reading, terminal_width
+from cdc_audit.cli.reading import (
+    dsn_option,
+    moment,
+    open_trail,
+    read_tier,
+    record_reading,
+    terminal_width,
+    tier_option,
+)
 from cdc_audit.cli.settings import with_config
 from cdc_audit.config import Config
 from cdc_audit.trail import render
-from cdc_audit.trail.query import Filters, parse_table, read_log
+from cdc_audit.trail.query import Filters, parse_table
 
 
 @click.command(epilog="Example: cdc-audit deletions --since 24h --table shop.orders")
@@ -20,6 +28,7 @@ from cdc_audit.trail.query import Filters, parse_table, read_log
     "--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="At most so many rows."
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with every column.")
+@tier_option
 @dsn_option
 @with_config
 def command(
@@ -31,6 +40,7 @@ def command(
     user: str | None,
     limit: int,
     as_json: bool,
+    tier: str,
     dsn: str | None,
 ) -> None:
     """DELETE and TRUNCATE, newest first, with what was in the rows. If there are more than --limit, that is said on stderr.
@@ -47,8 +57,8 @@ def command(
         removals=True,
         limit=limit + 1,
     )
-    with open_trail(config, dsn) as connection:
-        rows = list(read_log(connection, config.audit.audit_schema, filters))
+    with open_trail(config, dsn, tier) as connection:
+        rows = list(read_tier(config, connection, tier, filters))
         page = rows[:limit]
         record_reading(config, connection, len(page))
     for line in map(render.json_line, page) if as_json else render.table(page, terminal_width()):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from cdc_audit.cli.reading import dsn_option, open_trail, record_reading, table_argument
+from cdc_audit.cli.reading import dsn_option, open_trail, reader, record_reading, table_argument, tier_option
 from cdc_audit.cli.settings import with_config
 from cdc_audit.config import Config
 from cdc_audit.trail.history import history
@@ -19,10 +19,11 @@ from cdc_audit.trail.render_record import life
 @click.argument("record", metavar="RECORD")
 @click.option("--field", metavar="COLUMN", help="Only what happened to this column.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines with every column of the trail.")
+@tier_option
 @dsn_option
 @with_config
 def command(
-    config: Config, *, table: str, record: str, field: str | None, as_json: bool, dsn: str | None
+    config: Config, *, table: str, record: str, field: str | None, as_json: bool, tier: str, dsn: str | None
 ) -> None:
     """One record's life, oldest first, change by change and field by field.
 
@@ -33,8 +34,9 @@ def command(
     78 configuration.
     """
     asked = parse_table(table)
-    with open_trail(config, dsn) as connection:
-        rows = history(connection, config.audit.audit_schema, asked, record)
+    with open_trail(config, dsn, tier) as connection:
+        with reader(config, connection, tier) as read:
+            rows = history(read, asked, record)
         record_reading(config, connection, len(rows))
     if not as_json:
         lines = life(rows, field)

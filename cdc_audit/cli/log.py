@@ -5,11 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 import click
 from psycopg import Connection
 
-from cdc_audit.cli.reading import dsn_option, echo_csv, moment, open_trail, record_reading, terminal_width
+from cdc_audit.cli.reading import (
+    dsn_option,
+    echo_csv,
+    moment,
+    open_trail,
+    read_tier,
+    record_reading,
+    terminal_width,
+    tier_option,
+)
 from cdc_audit.cli.settings import with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import UsageError
@@ -22,7 +32,6 @@ from cdc_audit.trail.query import (
     parse_network,
     parse_table,
     parse_value,
-    read_log,
     time_of,
 )
 
@@ -76,6 +85,7 @@ _MOST_SEARCHED = 50_000
     help="json: JSON lines with every column; csv: every column.",
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@tier_option
 @dsn_option
 @with_config
 def command(
@@ -101,6 +111,7 @@ def command(
     limit: int,
     form: str,
     as_json: bool,
+    tier: str,
     dsn: str | None,
 ) -> None:
     """Show who changed what, newest first.
@@ -123,6 +134,10 @@ def command(
     """
     if follows and before_id is not None:
         raise UsageError("--follow goes on from the newest row", remedy="leave out --before-id")
+    if follows and tier == "all":
+        raise UsageError(
+            "--follow shows what comes, and archives are of old months", remedy="leave out --tier"
+        )
     schema_name, table_name = parse_table(table) if table is not None else (None, None)
     filters = Filters(
         schema_name=schema_name,
@@ -146,16 +161,16 @@ def command(
     schema = config.audit.audit_schema
     form = "json" if as_json else form
     rows: Iterable[LogRow]
-    with open_trail(config, dsn) as connection:
+    with open_trail(config, dsn, tier) as connection:
         if follows:
             record_reading(config, connection, None)
             rows = follow(connection, schema, filters, lambda: time.sleep(_POLL_S))
         else:
             if before_id is not None:
-                last = time_of(connection, schema, before_id)
+                last = _time_of(config, connection, tier, before_id)
                 filters = replace(filters, before_at=last, before_id=before_id)
             filters = _bounded(connection, schema, filters)
-            rows = _told(read_log(connection, schema, filters), filters)
+            rows = _told(read_tier(config, connection, tier, filters), filters)
             if config.audit.record_reads:  # all of them first: their number is recorded before one is shown
                 rows = list(rows)
                 record_reading(config, connection, len(rows))
@@ -164,6 +179,16 @@ def command(
             return
         for line in _lines(rows, form, as_they_come=follows):
             click.echo(line)
+
+
+def _time_of(config: Config, connection: Connection, tier: str, row_id: int) -> datetime:
+    """``created_at`` of a row. Raises UsageError if there is none."""
+    if tier != "all":
+        return time_of(connection, config.audit.audit_schema, row_id)
+    found = list(read_tier(config, connection, tier, Filters(id=row_id, limit=1)))
+    if not found:
+        raise UsageError(f"the trail has no row {row_id}", remedy="give the id of the last row of a page")
+    return datetime.fromisoformat(found[0].created_at)
 
 
 def _bounded(connection: Connection, schema: str, filters: Filters) -> Filters:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 import click
 import orjson
@@ -17,27 +19,58 @@ from cdc_audit.cli.settings import FLAGS, require_dsn
 from cdc_audit.config import Config
 from cdc_audit.errors import CdcAuditError
 from cdc_audit.postgres import connect
+from cdc_audit.trail.archive_store import open_store
 from cdc_audit.trail.archived import archived
 from cdc_audit.trail.image import printable
-from cdc_audit.trail.query import parse_time
+from cdc_audit.trail.query import Filters, LogRow, Reader, parse_time, read_log
 from cdc_audit.trail.reads import record_read
 from cdc_audit.trail.render import shown
+from cdc_audit.trail.tiers import all_tiers
 
 dsn_option = click.option("--dsn", metavar="DSN", help="The reader's own connection to the audit database.")
+tier_option = click.option(
+    "--tier",
+    type=click.Choice(["database", "all"]),
+    default="database",
+    show_default=True,
+    help="all: also what is in archives ([retention] archive); needs cdc-audit[cold].",
+)
 table_argument = click.argument("table", metavar="TABLE")
 
 
-def open_trail(config: Config, dsn: str | None) -> Connection:
-    """The reader's connection: ``--dsn``, else [audit] admin_dsn, else [audit] dsn. Says so where months are archived."""
+def open_trail(config: Config, dsn: str | None, tier: str = "database") -> Connection:
+    """The reader's connection: ``--dsn``, else [audit] admin_dsn, else [audit] dsn. Says which months are not looked at."""
     connection = connect(require_dsn(dsn or config.audit.one_time_dsn, "audit"), side="audit")
     with contextlib.suppress(CdcAuditError):  # what keeps it from being read is the command's own to say
-        if gone := archived(connection, config.audit.audit_schema):
-            rows, months = sum(one.rows for one in gone), sorted(f"{one.month:%Y-%m}" for one in gone)
-            click.echo(
-                f"not looked at: {rows:,} archived rows of {months[0]} to {months[-1]} (cdc-audit archive restore)",
-                err=True,
-            )
+        gone = archived(connection, config.audit.audit_schema)
+        kept, purged = [one for one in gone if not one.purged], [one for one in gone if one.purged]
+        for what, months, remedy in (
+            ("archived", kept if tier == "database" else [], " (--tier all, or cdc-audit archive restore)"),
+            ("purged", purged, ""),
+        ):
+            if months:
+                rows, names = sum(one.rows for one in months), sorted(one.name for one in months)
+                click.echo(
+                    f"not looked at: {rows:,} {what} rows of {names[0]} to {names[-1]}{remedy}", err=True
+                )
     return connection
+
+
+@contextmanager
+def reader(config: Config, connection: Connection, tier: str) -> Iterator[Reader]:
+    """What reads the rows of a tier. Raises as ``tiers.all_tiers`` does where that is asked for."""
+    schema = config.audit.audit_schema
+    if tier == "all":
+        with all_tiers(connection, schema, open_store(config.retention.archive)) as read:
+            yield read
+    else:
+        yield partial(read_log, connection, schema)
+
+
+def read_tier(config: Config, connection: Connection, tier: str, filters: Filters) -> Iterator[LogRow]:
+    """The rows of a tier that match."""
+    with reader(config, connection, tier) as read:
+        yield from read(filters)
 
 
 def record_reading(config: Config, connection: Connection, row_count: int | None) -> None:

@@ -58,6 +58,9 @@ class Store(Protocol):
     def open(self, name: str) -> IO[bytes]:
         """What is kept under a name, to be read and sought in."""
 
+    def piece(self, name: str, start: int, end: int) -> bytes:
+        """The bytes of a file from ``start`` to before ``end``."""
+
     def names(self, folder: str) -> list[str]:
         """All names that begin with this folder's, sorted; "" is all."""
 
@@ -138,6 +141,12 @@ class Folder:
         with self._explained():
             return (self._path / name).open("rb")
 
+    def piece(self, name: str, start: int, end: int) -> bytes:
+        """See ``Store``."""
+        with self.open(name) as file:
+            file.seek(start)
+            return file.read(end - start)
+
     def names(self, folder: str) -> list[str]:
         """See ``Store``. Files that a process which was killed has left half are none."""
         with self._explained():
@@ -210,6 +219,16 @@ class Bucket:
             client.download_fileobj(self._target.bucket, self._key(name), copy, Config=_transfer())
         copy.seek(0)
         return copy
+
+    def piece(self, name: str, start: int, end: int) -> bytes:
+        """See ``Store``."""
+        client = self._connected()
+        with self._explained(name):
+            said = client.get_object(
+                Bucket=self._target.bucket, Key=self._key(name), Range=f"bytes={start}-{end - 1}"
+            )
+            content: bytes = said["Body"].read()
+        return content
 
     def names(self, folder: str) -> list[str]:
         """See ``Store``."""

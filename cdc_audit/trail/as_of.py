@@ -9,17 +9,19 @@ those ``commit_lsn`` tells.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from psycopg import Connection, sql
 
 from cdc_audit.errors import UsageError
 from cdc_audit.model.lsn import parse_lsn
 from cdc_audit.postgres import named_sql
+from cdc_audit.trail.archived import archived
 from cdc_audit.trail.history import history
 from cdc_audit.trail.image import Image, Keys, members
-from cdc_audit.trail.query import Filters, LogRow, read_log, reading
+from cdc_audit.trail.query import Filters, LogRow, Reader, reading
 
 _SQL = named_sql("cdc_audit.trail", "sql/as_of.sql")
 _SAMPLE = 200
@@ -33,15 +35,18 @@ class State:
     doubts: list[str] = field(default_factory=list)
 
 
+class Reach(NamedTuple):
+    """When a trail begins (None: there is nothing), and a sentence for each thing that its ledger says is missing."""
+
+    begun: datetime | None
+    holes: list[str]
+
+
 def as_of(
-    connection: Connection,
-    schema: str,
-    table: tuple[str | None, str],
-    at: datetime,
-    record: str | None = None,
+    read: Reader, reach: Reach, table: tuple[str | None, str], at: datetime, record: str | None = None
 ) -> State:
-    """The table, or one record of it. Raises UsageError if the trail begins later, and as ``query.reading`` does."""
-    begun, holes = _reach(connection, schema)
+    """The table, or one record of it. Raises UsageError if the trail begins later, and as ``read`` does."""
+    begun, holes = reach
     if begun is None or at < begun:
         when = "nowhere" if begun is None else f"at {begun.astimezone(UTC).isoformat()}"
         raise UsageError(
@@ -49,14 +54,11 @@ def as_of(
         )
     every = Filters(schema_name=table[0], table_name=table[1], limit=None, oldest_first=True)
     newest = Filters(schema_name=table[0], table_name=table[1], limit=_SAMPLE)
-    keys = Keys(read_log(connection, schema, newest))
+    keys = Keys(read(newest))
     if record is None:
-        rows: Iterable[LogRow] = read_log(connection, schema, every)
+        rows: Iterable[LogRow] = read(every)
     else:
-        emptied = Filters(
-            schema_name=table[0], table_name=table[1], action="TRUNCATE", limit=None, oldest_first=True
-        )
-        life = [*history(connection, schema, table, record), *read_log(connection, schema, emptied)]
+        life = [*history(read, table, record), *read(replace(every, action="TRUNCATE"))]
         rows = sorted(life, key=lambda row: row.id)
     tracer = Tracer(keys, at)
     for row in rows:
@@ -151,21 +153,24 @@ class Tracer:
         self.state.doubts.append(f"row {row.id} ({row.created_at}): {what}")
 
 
-def _reach(connection: Connection, schema: str) -> tuple[datetime | None, list[str]]:
-    """When the trail begins (None: there is nothing), and a sentence for each thing that its ledger says is missing."""
+def reach(connection: Connection, schema: str, *, with_archives: bool = False) -> Reach:
+    """Of the rows in the audit database, or also of those in archives. Raises as ``query.reading`` does."""
     with reading(connection, schema):
         named = {
             name: sql.SQL(_SQL[name]).format(schema=sql.Identifier(schema)) for name in ("begun", "holes")
         }
         begun = connection.execute(named["begun"]).fetchone()
         holes = connection.execute(named["holes"]).fetchall()
+        gone = archived(connection, schema)
     said = [
-        f"block {block} ({kind}, {written:%Y-%m-%d %H:%M:%S}): "
-        + (
-            f"changes of {month} are in an archive (cdc-audit archive restore)"
-            if month
-            else "changes are missing"
-        )
-        for block, kind, written, month in holes
+        (block, f"block {block} ({kind}, {written:%Y-%m-%d %H:%M:%S}): changes are missing")
+        for block, kind, written in holes
     ]
-    return (begun[0] if begun else None), said
+    for one in gone:
+        if one.purged:
+            said.append((one.purged, f"block {one.purged}: changes of {one.name} were purged"))
+        elif not with_archives:
+            said.append(
+                (one.block, f"block {one.block}: changes of {one.name} are in an archive (--tier all)")
+            )
+    return Reach(begun[0] if begun else None, [text for _, text in sorted(said)])

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 
-from psycopg import Connection
-
 from cdc_audit.model.lsn import parse_lsn
 from cdc_audit.trail.image import Keys
-from cdc_audit.trail.query import Filters, LogRow, read_log
+from cdc_audit.trail.query import Filters, LogRow, Reader
 
 _SAMPLE = 200
 _PAGE = 50
@@ -17,19 +15,19 @@ _MOST_KEYS = 100
 _FAR = 1 << 62
 
 
-def history(connection: Connection, schema: str, table: tuple[str | None, str], record: str) -> list[LogRow]:
-    """All rows of the record, oldest first. Raises as ``query.reading`` does.
+def history(read: Reader, table: tuple[str | None, str], record: str) -> list[LogRow]:
+    """All rows of the record, oldest first. Raises as ``read`` does.
 
     Under ``record`` itself all rows count, whoever had that key; under another key those between taking it and leaving it.
     """
     every = Filters(schema_name=table[0], table_name=table[1], limit=None, oldest_first=True)
 
     def rows(key: str, above: int = 0, up_to: int = _FAR) -> list[LogRow]:
-        return list(read_log(connection, schema, replace(every, record=key, above_id=above, up_to_id=up_to)))
+        return list(read(replace(every, record=key, above_id=above, up_to_id=up_to)))
 
     own = rows(record)
     sample = replace(every, limit=_SAMPLE, oldest_first=False)
-    keys = Keys([*read_log(connection, schema, sample), *own[-_SAMPLE:]])
+    keys = Keys([*read(sample), *own[-_SAMPLE:]])
     found = {row.id: row for row in own}
 
     def follow(row: LogRow) -> None:
@@ -48,9 +46,7 @@ def history(connection: Connection, schema: str, table: tuple[str | None, str], 
         for _ in range(_MOST_KEYS):
             if first is not None and first.action == "INSERT":
                 return
-            moved = _moved_to(
-                connection, schema, replace(every, after=keys.columns_of(key) or ()), key, first
-            )
+            moved = _moved_to(read, replace(every, after=keys.columns_of(key) or ()), key, first)
             if moved is None or moved.record_id is None:
                 return
             key = moved.record_id
@@ -65,9 +61,7 @@ def history(connection: Connection, schema: str, table: tuple[str | None, str], 
     return [found[number] for number in sorted(found)]
 
 
-def _moved_to(
-    connection: Connection, schema: str, having: Filters, key: str, first: LogRow | None
-) -> LogRow | None:
+def _moved_to(read: Reader, having: Filters, key: str, first: LogRow | None) -> LogRow | None:
     """The last UPDATE that gave a record this key (``having.after``) before ``first``, its first row under it.
 
     Behind a snapshot's row, by id, changes from before it may stand: of those the position tells.
@@ -84,7 +78,7 @@ def _moved_to(
         oldest_first=False,
     )
     until = parse_lsn(first.commit_lsn) if first and copied else _FAR
-    while page := list(read_log(connection, schema, change)):
+    while page := list(read(change)):
         for row in page:
             if row.record_id != key and parse_lsn(row.commit_lsn) <= until:
                 return row

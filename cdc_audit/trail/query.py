@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
@@ -108,6 +108,9 @@ class Filters:
     within: tuple[tuple[int, int], ...] = ()
 
 
+Reader = Callable[[Filters], Iterator[LogRow]]  # what gives the rows that match, as ``read_log`` does
+
+
 def parse_time(text: str, now: datetime) -> datetime:
     """A moment, in UTC, from what people type: ISO 8601, ``24h``, ``7d`` (ago), ``today``, ``yesterday``.
 
@@ -192,7 +195,7 @@ def reading(connection: Connection, schema: str) -> Iterator[bool]:
         raise explain(error, side="audit") from error
 
 
-def read_log(connection: Connection, schema: str, filters: Filters) -> Iterator[LogRow]:
+def read_log(connection: Connection, schema: str, filters: Filters) -> Generator[LogRow, None, None]:
     """The rows that match, at most ``filters.limit``. They are fetched as they are consumed. Raises as ``reading`` does."""
     with reading(connection, schema) as may_open:
         if filters.limit is None or filters.oldest_first:
@@ -233,7 +236,7 @@ def _newest_first(
 
 def _has_open_index(filters: Filters) -> bool:
     """Whether an index of the month that is written serves one of them."""
-    return any(name not in _UNSERVED | _PAGING for name, _ in _given(filters))
+    return any(name not in _UNSERVED | _PAGING for name, _ in given(filters))
 
 
 def _terms(filters: Filters, may_open: bool) -> list[str]:
@@ -243,7 +246,8 @@ def _terms(filters: Filters, may_open: bool) -> list[str]:
     return [*fields, *("=".join(value) for value in values)]
 
 
-def _given(filters: Filters) -> Iterator[tuple[str, Any]]:
+def given(filters: Filters) -> Iterator[tuple[str, Any]]:
+    """Name and value of all that was said, how the page is cut included."""
     for name in Filters.__slots__:
         value = getattr(filters, name)
         if value is not None and value is not False and value != ():
@@ -299,11 +303,17 @@ def last_id(connection: Connection, schema: str) -> int:
     return int(found[0]) if found else 0
 
 
-def compose(schema: str, filters: Filters, *, opened: bool = True) -> tuple[sql.Composed, dict[str, Any]]:
-    """The query for these filters, and the values that it binds. ``opened``: with personal values. Pure."""
+def compose(
+    schema: str, filters: Filters, *, opened: bool = True, archived: bool = False
+) -> tuple[sql.Composed, dict[str, Any]]:
+    """The query for these filters, and the values that it binds. ``opened``: with personal values. Pure.
+
+    ``archived``: of rows that aren't stored here, which are to be bound as ``archived``, a JSON array of objects.
+    """
+    place = sql.SQL(_SQL["archived" if archived else "stored"]).format(schema=sql.Identifier(schema))
     conditions, values = where(schema, filters, opened=opened)
     order = sql.SQL(_SQL["oldest_first" if filters.oldest_first else "newest_first"])
-    rows = sql.SQL(_SQL["rows"]).format(schema=sql.Identifier(schema), conditions=conditions, order=order)
+    rows = sql.SQL(_SQL["rows"]).format(place=place, conditions=conditions, order=order)
     if opened:
         rows = sql.SQL(_SQL["opened_rows"]).format(schema=sql.Identifier(schema), rows=rows)
     return sql.SQL(_SQL["select"]).format(rows=rows, order=order), {**values, "limit": filters.limit}
@@ -314,7 +324,7 @@ def where(schema: str, filters: Filters, *, opened: bool) -> tuple[sql.Composed,
     names = {"schema": sql.Identifier(schema)}
     conditions: list[sql.Composed] = []
     values: dict[str, Any] = {}
-    for name, value in _given(filters):
+    for name, value in given(filters):
         if name in {"limit", "oldest_first"}:
             continue
         if name in _IMAGES:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, LiteralString
 
 from psycopg import Connection
@@ -22,7 +23,7 @@ from cdc_audit.postgres import connect, named_sql
 from cdc_audit.schema.migrate import migrate
 from cdc_audit.schema.partitions import build_indexes, digest_rows
 from cdc_audit.trail.activity import by_time, shares
-from cdc_audit.trail.as_of import as_of
+from cdc_audit.trail.as_of import as_of, reach
 from cdc_audit.trail.history import history
 from cdc_audit.trail.query import Filters, one_row, read_log
 from cdc_audit.trail.suspicious import findings
@@ -165,12 +166,15 @@ class Questions:
 
     def _record_questions(self) -> dict[str, Callable[[], object]]:
         db, table = self._connection, ("public", TABLES[1])
+        read = partial(read_log, db, SCHEMA)
         return {
-            "history": lambda: history(db, SCHEMA, table, self._record()),
+            "history": lambda: history(read, table, self._record()),
             "show (the row)": lambda: one_row(db, SCHEMA, self._chosen()),
             "show (its transaction)": self._transaction,
             "show (its proof)": lambda: self._proof(self._chosen()),
-            "as-of RECORD": lambda: as_of(db, SCHEMA, table, self._end - 200 * _DAY, self._record()),
+            "as-of RECORD": lambda: as_of(
+                read, reach(db, SCHEMA), table, self._end - 200 * _DAY, self._record()
+            ),
             "undo --xid": lambda: self._undo(xid=self._xid()),
             "undo --id": lambda: self._undo(id=self._chosen()),
             "undo --user --since 24h": lambda: self._undo(user=self._user(), since=self._end - _DAY),

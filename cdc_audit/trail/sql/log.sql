@@ -10,10 +10,17 @@ select id, pg_catalog.to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:
 -- name: rows
 -- As they are stored.
 (select *, pg_catalog.abbrev(ip_address) as ip
-   from {schema}.audit_logs
+   from {place}
   where {conditions}
   order by {order}
   limit %(limit)s) as stored
+
+-- name: stored
+{schema}.audit_logs
+
+-- name: archived
+-- Rows that came from elsewhere, under the name that conditions know.
+pg_catalog.jsonb_populate_recordset(null::{schema}.audit_logs, %(archived)s::jsonb) as audit_logs
 
 -- name: time_of_newest
 -- When the newest so many rows of a time began.

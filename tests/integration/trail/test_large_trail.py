@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from click.testing import CliRunner
@@ -16,7 +17,7 @@ from cdc_audit import postgres
 from cdc_audit.cli import log as log_command
 from cdc_audit.model.rule import SuspiciousRule
 from cdc_audit.trail import activity, query
-from cdc_audit.trail.as_of import as_of
+from cdc_audit.trail.as_of import as_of, reach
 from cdc_audit.trail.history import history
 from cdc_audit.trail.query import Filters, LogRow, one_row, read_log
 from cdc_audit.trail.suspicious import findings
@@ -143,8 +144,10 @@ def test_times_read_their_months_alone(trail: Connection) -> None:
 
 def test_the_life_of_a_record_and_its_past_are_found_by_indexes(trail: Connection) -> None:
     with plans(trail) as seen:
-        rows = history(trail, "audit", ("public", "table_1"), "421")
-        state = as_of(trail, "audit", ("public", "table_1"), IN_AUGUST, "421")
+        rows = history(partial(read_log, trail, "audit"), ("public", "table_1"), "421")
+        state = as_of(
+            partial(read_log, trail, "audit"), reach(trail, "audit"), ("public", "table_1"), IN_AUGUST, "421"
+        )
     assert [row.id for row in rows] == [
         row.id for row in reversed(everything(trail)) if (row.table_name, row.record_id) == ("table_1", "421")
     ]
