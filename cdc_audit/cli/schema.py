@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 import orjson
 from psycopg import Connection
@@ -10,7 +12,7 @@ from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
 from cdc_audit.errors import CheckFailedError
 from cdc_audit.postgres import connect
-from cdc_audit.schema import migrate, partitions
+from cdc_audit.schema import migrate, partitions, view
 
 
 @click.group()
@@ -131,6 +133,27 @@ def index_command(config: Config, *, check: bool) -> None:
     elif missing:
         click.echo("\n".join(f"missing {name}" for name in missing))
         raise CheckFailedError(f"{len(missing)} look-up indexes are missing", remedy="cdc-audit schema index")
+
+
+@command.command("view", epilog="Example: cdc-audit schema view audit_all audit_1 audit_2")
+@click.argument("name", metavar="NAME")
+@click.argument("schemas", metavar="SCHEMA...", nargs=-1, required=True)
+@with_config
+def view_command(config: Config, *, name: str, schemas: Sequence[str]) -> None:
+    """Make NAME.audit_logs, a view over the trails of several slots of one source database.
+
+    For tables that are shared out over slots: each slot has its daemon, with its own [source] slot and tables, and [audit] schema.
+    The view has the columns of audit_logs and, first, ledger: the schema that a row is of. order by commit_lsn, ledger, seq is the
+    order of commits; xid and commit_lsn together are a transaction, in whichever ledgers its rows are.
+
+    What is no table's change (events that applications log, DDL, contexts that came too late) goes to every slot, and is in every
+    ledger. Can be repeated, for other schemas too.
+
+    Exit codes: 0 done, 2 usage, 69 the audit database is away, 77 the role may not, 78 configuration or server.
+    """
+    with _connection(config) as connection:
+        view.make(connection, name, schemas)
+    click.echo(f"made {name}.audit_logs over {', '.join(schemas)}")
 
 
 def _connection(config: Config) -> Connection:

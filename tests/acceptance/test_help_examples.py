@@ -1,7 +1,8 @@
 """The examples in ``--help`` of all that acts: each is run, word by word, in a small world in which it makes sense.
 
 Only what stands for the reader's own is replaced: DSNs, folders, positions, numbers. Examples of commands that read a trail are run
-by ``integration/trail/test_help.py``; those of ``demo``, ``quarantine``, ``reads follow``, which need other worlds, by their tests.
+by ``integration/trail/test_help.py``; those of ``demo``, ``quarantine``, ``reads follow``, ``schema view``, which need other
+worlds, by their tests.
 """
 
 from __future__ import annotations
@@ -162,5 +163,5 @@ def test_who_follows_the_examples_archives_restores_and_purges_old_months(
 
 
 def test_every_example_is_run_somewhere() -> None:
-    elsewhere = {("demo",), ("quarantine",), ("reads", "follow")}
+    elsewhere = {("demo",), ("quarantine",), ("reads", "follow"), ("schema", "view")}
     assert {words for words, _ in commands()} == {*STORY, *ARCHIVES, *RUN, *elsewhere}

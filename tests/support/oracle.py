@@ -67,18 +67,29 @@ class Oracle:
         Without ``has_root_truncates`` the TRUNCATE of a partitioned table itself, beside those of its partitions, isn't expected:
         pgoutput doesn't send it.
         """
-        with psycopg.connect(self.dsn) as source, psycopg.connect(audit_dsn) as audit:
+        noted, skeleton = self.evidence(has_root_truncates=has_root_truncates)
+        return compare_transactions(noted, found_in(audit_dsn, schema, after_id), skeleton)
+
+    def evidence(self, *, has_root_truncates: bool = True) -> tuple[dict[int, list[Noted]], Skeleton]:
+        """What ``compare`` compares the trail with. Drains the oracle's slot."""
+        with psycopg.connect(self.dsn) as source:
             relations = {row[0]: _Relation(*row) for row in source.execute("select * from oracle.relation")}
             noted, skeleton = _noted(source, relations), _skeleton(source, self.slot)
-            if not has_root_truncates:
-                roots = {(r.schema, r.table) for r in relations.values() if r.partition}
-                noted, skeleton = _without_root_truncates(noted, skeleton, roots)
-            return compare_transactions(noted, _found(audit, schema, after_id), skeleton)
+        if has_root_truncates:
+            return noted, skeleton
+        roots = {(r.schema, r.table) for r in relations.values() if r.partition}
+        return _without_root_truncates(noted, skeleton, roots)
 
     def forget(self) -> None:
         """Empty what was noted, once it was compared and while nobody works."""
         with psycopg.connect(self.dsn) as source:
             source.execute("truncate oracle.shadow, oracle.claim, oracle.event")
+
+
+def found_in(audit_dsn: str, schema: str, after_id: int = 0) -> dict[int, list[Found]]:
+    """What a schema's ``audit_logs`` holds, by transaction, in the order of id."""
+    with psycopg.connect(audit_dsn) as audit:
+        return _found(audit, schema, after_id)
 
 
 def wait_for(audit_dsn: str, xid: int, *, timeout: float = 60, schema: str = "audit") -> None:
