@@ -84,7 +84,7 @@ def measure(dsn: str, times: int) -> Report:
             report.add(label, "ms", values)
             report.notes.append(f"{label}: 95 % within {percentile(values, 95):.1f} ms")
         for label, size, _ in connection.execute(_SQL["sizes"]):
-            report.add(label, "bytes/row", [size / extent.rows])
+            report.add(label, "bytes/row", [float(size) / extent.rows])
     return report
 
 
