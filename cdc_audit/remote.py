@@ -124,7 +124,11 @@ def s3_errors() -> Iterator[None]:
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", "unknown"))
         raise RefusedError(code, f"{error.operation_name} was refused: {code}") from None
-    except (BotoCoreError, ValueError) as error:
+    except (
+        BotoCoreError,
+        ValueError,
+        AttributeError,
+    ) as error:  # the last: an error without a body, which its parser trips over
         raise UnavailableError(f"S3: {type(error).__name__}") from None
 
 

@@ -15,9 +15,16 @@ from cdc_audit.cli.key import read_public
 from cdc_audit.cli.purge import command as purge_command
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
-from cdc_audit.errors import CheckFailedError, IncompleteEvidenceError, SettingError, UsageError
+from cdc_audit.errors import (
+    CheckFailedError,
+    IncompleteEvidenceError,
+    SettingError,
+    UnavailableError,
+    UsageError,
+)
 from cdc_audit.model.retention import Step, due_at, span_text
 from cdc_audit.postgres import connect
+from cdc_audit.schema.drain import drain_default
 from cdc_audit.seal.parquet import require_pyarrow
 from cdc_audit.seal.signature import Signer, key_id
 from cdc_audit.sink import ledger, retirement
@@ -84,7 +91,8 @@ def run_command(config: Config, *, most: int | None, as_json: bool) -> None:
     manifest; then, in one transaction, drop its partition and append the retention block that says where its rows are.
 
     Can be killed at any moment and repeated: a month is here or, proven, in its archive. The daemon may be running; when a
-    partition is dropped it waits for a moment. Months with rows under a legal hold stay. Of personal values an archive holds
+    partition is dropped it waits for a moment. Rows in the default partition are moved to their months first. Months with rows
+    under a legal hold stay. Of personal values an archive holds
     commitments only: what opens them stays in the audit database, where cdc-audit erase reaches it. Nothing is purged.
     """
     require_pyarrow()
@@ -98,6 +106,7 @@ def run_command(config: Config, *, most: int | None, as_json: bool) -> None:
     schema = config.audit.audit_schema
     with _connection(config) as audit, retirement.only_one(audit, schema):
         ledger.require_version(audit, schema)
+        _drain(audit, schema)
         due = [one for one in plan(audit, config) if one.step is Step.ARCHIVE][:most]
         for one in due:
             _archive(audit, config, one, store, signer, as_json=as_json)
@@ -210,6 +219,15 @@ def restore_command(config: Config, *, since: str | None, until: str | None, int
         raise UsageError("no archived month is meant", remedy="see which there are: cdc-audit archive list")
 
 
+def _drain(audit: Connection, schema: str) -> None:
+    """Rows that missed their month's partition are archived with it. Where the trail is too busy for that, another run does it."""
+    try:
+        for moved in drain_default(audit, schema):
+            click.echo(f"{moved.month}: {moved.rows:,} rows moved out of the default partition", err=True)
+    except UnavailableError as error:
+        click.echo(error.message, err=True)
+
+
 def _archive(
     audit: Connection, config: Config, one: Planned, store: Store, signer: Signer, *, as_json: bool
 ) -> None:
@@ -221,6 +239,7 @@ def _archive(
     if made is None:
         return
     said = made.manifest
+    size = said.rows_file.bytes + said.blocks_file.bytes
     block = retirement.retire(
         audit,
         schema,
@@ -232,12 +251,12 @@ def _archive(
             made.name,
             made.sha256,
             store.name,
+            size,
             config.retention.policy,
         ),
         signer,
     )
     failpoint.reached("month-retired")
-    size = said.rows_file.bytes + said.blocks_file.bytes
     if as_json:
         shown = {
             "month": one.month,

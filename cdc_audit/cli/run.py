@@ -143,7 +143,10 @@ async def _serve(
         asyncio.create_task(webhook.run(watch.webhook_failed)),
     ]
     if config.audit.kind == "postgresql":
-        beside.append(asyncio.create_task(months.tend(config.audit.dsn, config.audit.audit_schema, watch)))
+        tending = months.tend(
+            config.audit.dsn, config.audit.audit_schema, watch, hot=config.retention.policy.hot
+        )
+        beside.append(asyncio.create_task(tending))
     try:
         await daemon.run()
     finally:

@@ -13,6 +13,7 @@ from cdc_audit.config import Config
 from cdc_audit.errors import CheckFailedError
 from cdc_audit.postgres import connect
 from cdc_audit.schema import migrate, partitions, view
+from cdc_audit.schema.drain import drain_default
 
 
 @click.group()
@@ -82,16 +83,20 @@ def status_command(config: Config, *, as_json: bool) -> None:
 @click.option(
     "--ahead", type=click.IntRange(0, 23), help="First make those of this month and of so many after it."
 )
+@click.option("--drain", is_flag=True, help="First move rows of the default partition to their months.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines: name, lower, upper, rows, bytes.")
 @with_config
-def partitions_command(config: Config, *, ahead: int | None, as_json: bool) -> None:
+def partitions_command(config: Config, *, ahead: int | None, drain: bool, as_json: bool) -> None:
     """Show the monthly partitions, or make them ahead.
 
-    Bounds are in UTC, rows are estimated. The daemon makes what it needs by itself. A month whose rows are in
-    the default partition stays there.
+    Bounds are in UTC, rows are estimated. The daemon makes what it needs by itself. Rows of a month whose partition could not be
+    made are in the default partition, until --drain (or archive run) moves them, in one transaction in which readers and the daemon
+    wait; rows of years out of all reason stay there.
     """
     schema = config.audit.audit_schema
     with _connection(config) as connection:
+        for moved in drain_default(connection, schema) if drain else []:
+            click.echo(f"{moved.month}: {moved.rows:,} rows moved out of the default partition", err=True)
         left = [] if ahead is None else partitions.ensure_ahead(connection, schema, ahead)
         found = partitions.partitions(connection, schema)
     for month in left:

@@ -7,7 +7,7 @@ import shlex
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cdc_audit import remote
 from cdc_audit.config import Config
@@ -18,6 +18,16 @@ from cdc_audit.sink.key_file import most_rights
 
 _NO_SUCH_METHOD = {"405", "501"}  # HEAD isn't known there: somebody answered, which is what was asked
 _TOKEN = "[ledger] anchor_token_file"  # noqa: S105 - a key's name
+
+
+class Kept(NamedTuple):
+    """What a bucket is to keep, and the key that names it."""
+
+    what: str
+    key: str
+
+
+_ANCHORS = Kept("anchors", "[ledger] anchors")
 
 
 def anchor_checks(config: Config) -> list[Check]:
@@ -45,7 +55,7 @@ def _check(target: AnchorTarget) -> Callable[[Session], Outcome]:
             case HttpTarget():
                 return _http(target, session.config.ledger.anchor_token_file)
             case S3Target():
-                return _s3(target)
+                return bucket(target, _ANCHORS)
 
     return run
 
@@ -93,7 +103,8 @@ def _http(target: HttpTarget, token_file: str) -> Outcome:
     return Outcome("ok", f"{target.name} answers")
 
 
-def _s3(target: S3Target) -> Outcome:
+def bucket(target: S3Target, kept: Kept) -> Outcome:
+    """Whether a bucket is there, keeps versions and locks what is written."""
     bucket, name = target.bucket, target.name
     try:
         client = remote.s3_client(attempts=1)
@@ -107,37 +118,39 @@ def _s3(target: S3Target) -> Outcome:
     except UnavailableError as error:
         remedy = "give credentials and region by AWS_* variables or a profile; another store than AWS by AWS_ENDPOINT_URL_S3"
         return Outcome("fail", f"{name}: {error.message}", remedy)
-    return _s3_keeps(client, target)
+    return _s3_keeps(client, target, kept)
 
 
-def _s3_keeps(client: Any, target: S3Target) -> Outcome:
+def _s3_keeps(client: Any, target: S3Target, kept: Kept) -> Outcome:
     """Whether what is written stays: versions, and a lock on each."""
     bucket, name = target.bucket, target.name
-    new = f"aws s3api create-bucket --object-lock-enabled-for-bucket --bucket {bucket}-locked, and name it in [ledger] anchors"
+    new = f"aws s3api create-bucket --object-lock-enabled-for-bucket --bucket {bucket}-locked, and name it in {kept.key}"
     try:
         with remote.s3_errors():
             versioning = client.get_bucket_versioning(Bucket=bucket).get("Status")
             if versioning != "Enabled":
                 remedy = f"aws s3api put-bucket-versioning --bucket {bucket} --versioning-configuration Status=Enabled"
                 return Outcome(
-                    "fail", f"{name}: the bucket keeps no versions: anchors can be overwritten", remedy
+                    "fail", f"{name}: the bucket keeps no versions: {kept.what} can be overwritten", remedy
                 )
             lock = client.get_object_lock_configuration(Bucket=bucket)["ObjectLockConfiguration"]
     except remote.RefusedError as error:
         if error.code == "ObjectLockConfigurationNotFoundError":
-            return Outcome("fail", f"{name}: the bucket has no Object Lock: anchors can be deleted", new)
+            return Outcome("fail", f"{name}: the bucket has no Object Lock: {kept.what} can be deleted", new)
         remedy = f"allow s3:GetBucketVersioning and s3:GetBucketObjectLockConfiguration on {bucket}"
         return Outcome(
             "warn", f"{name}: whether it keeps what is written can't be seen: {error.message}", remedy
         )
     default = lock.get("Rule", {}).get("DefaultRetention", {})
     if not target.mode and not default:
-        remedy = f'say "{name}?mode=COMPLIANCE&days=2555" in [ledger] anchors'
-        return Outcome("fail", f"{name}: neither target nor bucket says how long anchors are locked", remedy)
+        remedy = f'say "{name}?mode=COMPLIANCE&days=2555" in {kept.key}'
+        return Outcome(
+            "fail", f"{name}: neither target nor bucket says how long {kept.what} are locked", remedy
+        )
     mode = target.mode or default.get("Mode", "")
     if mode != "COMPLIANCE":
-        remedy = "mode=COMPLIANCE, if nobody at all is to delete anchors before their time"
+        remedy = f"mode=COMPLIANCE, if nobody at all is to delete {kept.what} before their time"
         return Outcome(
-            "warn", f"{name}: anchors are locked in mode {mode}, which a permission bypasses", remedy
+            "warn", f"{name}: {kept.what} are locked in mode {mode}, which a permission bypasses", remedy
         )
     return Outcome("ok", f"{name} keeps versions and locks them ({mode})")

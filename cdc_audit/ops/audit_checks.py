@@ -149,7 +149,7 @@ def triggers(session: Session) -> Outcome:
 
 
 def partitions(session: Session) -> Outcome:
-    """The partitions of the present and the next month are there."""
+    """The partitions of the present and the next month are there, and no row is in none of any month."""
     now = datetime.fromtimestamp(session.clock(), UTC)
     following = (now.year + 1, 1) if now.month == 12 else (now.year, now.month + 1)
     wanted = [f"audit_logs_{year:04}_{month:02}" for year, month in ((now.year, now.month), following)]
@@ -161,6 +161,13 @@ def partitions(session: Session) -> Outcome:
             "warn",
             f"partitions not made yet: {', '.join(missing)}; rows would go to the default partition",
             "cdc-audit schema partitions --ahead 3",
+        )
+    astray = sum(part.rows for part in parts if part.lower is None)
+    if astray:
+        return Outcome(
+            "warn",
+            f"about {astray:,} rows are in the default partition, where no month's archive takes them",
+            "cdc-audit schema partitions --drain",
         )
     return Outcome("ok", f"partitions {wanted[0]} and {wanted[1]} are there")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from cdc_audit.config import Config
 from cdc_audit.ops.anchor_checks import anchor_checks
+from cdc_audit.ops.archive_checks import archive_checks
 from cdc_audit.ops.audit_checks import audit_checks
 from cdc_audit.ops.check import Check, Result, Session, run_checks
 from cdc_audit.ops.connection_checks import connection_checks
@@ -37,7 +38,7 @@ def _checks(config: Config) -> list[Check]:
         *anchor_checks(config),
     ]
     if config.audit.kind == "postgresql":
-        return checks
+        return [*checks, *archive_checks(config)]
     # What asks a database of the trail's falls away, with all that needs it.
     database = {check.name for check in audit_checks()}
     kept = [check for check in checks if check.name not in database and not database & set(check.needs)]

@@ -17,6 +17,7 @@ from prometheus_client.exposition import choose_encoder
 
 from cdc_audit.model.alert import AlertKind
 from cdc_audit.ops.lag import Lag
+from cdc_audit.ops.tiers import Tiers
 
 _PREFIX = "cdc_audit"
 _MAX_APPLICATIONS = 50
@@ -58,6 +59,7 @@ class Metrics:
         self._make_slot_metrics()
         self._make_row_metrics()
         self._make_block_metrics()
+        self._make_tier_metrics()
 
     def exposition(self, accept: str) -> tuple[str, bytes]:
         """The content type and body of ``/metrics`` for a request's Accept header."""
@@ -95,6 +97,20 @@ class Metrics:
     def state(self, name: str) -> None:
         """The state as in ``Observer.state``: a standby doesn't know the lag, who waits isn't caught up."""
         self._state = name
+
+    def tiers(self, found: Tiers) -> None:
+        """What is where, counted just now."""
+        for tier, rows, size in (
+            ("hot", found.hot_rows, found.hot_bytes),
+            ("archive", found.archive_rows, found.archive_bytes),
+        ):
+            self.tier_rows.labels(tier).set(rows)
+            self.tier_bytes.labels(tier).set(size)
+        self.default_partition_rows.set(found.default_rows)
+        self.oldest_hot_month_timestamp_seconds.set(found.oldest_hot_month)
+        self.retention_due_months.set(found.due_months)
+        self.last_archive_timestamp_seconds.set(found.last_archive)
+        self.legal_holds.set(found.holds)
 
     def count(self, counter: Counter, amounts: Mapping[str, int]) -> None:
         """Add amounts by the value of the counter's one label."""
@@ -212,6 +228,44 @@ class Metrics:
         """Let the rules of these names begin at 0, so that the first finding is an increase; those of others stay."""
         for label in labels:
             self.suspicious_total.labels(label)
+
+    def _make_tier_metrics(self) -> None:
+        """Counted every ten minutes, first a minute after the start; until then NaN."""
+        self.tier_rows = self._gauge(
+            "tier_rows", "Rows in the audit database (hot, estimated) and in archives.", "tier"
+        )
+        self.tier_bytes = self._gauge(
+            "tier_bytes",
+            "Bytes of the audit database's partitions with indexes (hot), and of archives.",
+            "tier",
+        )
+        for tier in ("hot", "archive"):
+            self.tier_rows.labels(tier).set(math.nan)
+            self.tier_bytes.labels(tier).set(math.nan)
+        self.default_partition_rows = self._gauge(
+            "default_partition_rows",
+            "Rows of the default partition, which no month's archive takes (estimated).",
+        )
+        self.oldest_hot_month_timestamp_seconds = self._gauge(
+            "oldest_hot_month_timestamp_seconds",
+            "Begin of the oldest month with rows in the audit database; 0: none.",
+        )
+        self.retention_due_months = self._gauge(
+            "retention_due_months",
+            "Months in the audit database that ended [retention] hot ago, also those under a hold.",
+        )
+        self.last_archive_timestamp_seconds = self._gauge(
+            "last_archive_timestamp_seconds", "When a month last left for an archive; 0: never."
+        )
+        self.legal_holds = self._gauge("legal_holds", "Legal holds in force.")
+        for gauge in (
+            self.default_partition_rows,
+            self.oldest_hot_month_timestamp_seconds,
+            self.retention_due_months,
+            self.last_archive_timestamp_seconds,
+            self.legal_holds,
+        ):
+            gauge.set(math.nan)
 
     def _lag_seconds(self) -> float:
         if self._state == "standby":

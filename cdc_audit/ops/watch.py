@@ -19,6 +19,7 @@ from cdc_audit.model.observer import BlockCounts, SlotState
 from cdc_audit.ops import health, notify
 from cdc_audit.ops.metrics import Metrics
 from cdc_audit.ops.throttle import Throttle
+from cdc_audit.ops.tiers import Tiers
 
 _Method = TypeVar("_Method", bound=Callable[..., None])
 
@@ -211,6 +212,11 @@ class Watch:
         self._warn("suspicious", {**facts, "remedy": "see it, with its user: cdc-audit suspicious"})
         if self._forward is not None and not self._forward(alert):
             self.webhook_failed("too many wait")
+
+    @_unfailing
+    def surveyed(self, tiers: Tiers) -> None:
+        """What is where, counted just now."""
+        self._metrics.tiers(tiers)
 
     @_unfailing
     def webhook_failed(self, reason: str) -> None:

@@ -3,7 +3,8 @@
 So either the rows are there, or a signed block says where they are. In that transaction nothing can be added to the month and
 nothing was, and no row of it is under a hold, by whatever stands in the ledger before the block. The block's detail::
 
-    {"by", "month", "partition", "rows", "ids": [[first, last], ...], "manifest": {"name", "sha256"}, "archive", "hot", "keep"}
+    {"by", "month", "partition", "rows", "ids": [[first, last], ...], "manifest": {"name", "sha256"}, "archive", "bytes", "hot",
+     "keep"}
 
 What opens the personal values of an archived month stays in ``personal_values``: the archive holds commitments only, so that
 ``erase`` goes on reaching every value. Of a month that goes without any archive (manifest and archive are "") the same transaction
@@ -47,6 +48,7 @@ class Retirement(NamedTuple):
     manifest: str
     manifest_sha256: str
     archive: str
+    bytes: int
     policy: Policy
 
 
@@ -80,7 +82,7 @@ def rows_of(connection: Connection, schema: str, partition: str) -> int:
 
 def without_archive(partition: str, month: str, policy: Policy) -> Retirement:
     """A month that is to go for good."""
-    return Retirement(partition, month, [], 0, "", "", "", policy)
+    return Retirement(partition, month, [], 0, "", "", "", 0, policy)
 
 
 def retire(
@@ -130,6 +132,7 @@ def _retire(connection: Connection, schema: str, retirement: Retirement, signer:
         "ids": retirement.ids,
         "manifest": {"name": retirement.manifest, "sha256": retirement.manifest_sha256},
         "archive": retirement.archive,
+        "bytes": retirement.bytes,
         "hot": retirement.policy.hot,
         "keep": retirement.policy.keep,
     }

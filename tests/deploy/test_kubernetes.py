@@ -136,7 +136,7 @@ def test_the_daemon_has_one_replica_that_is_gone_before_the_next_one_comes() -> 
 
 def test_every_pod_runs_as_nobody_reads_only_and_may_nothing() -> None:
     found = list(pods())
-    assert len(found) == 3
+    assert len(found) == 4
     for file, pod in found:
         assert pod["automountServiceAccountToken"] is False, file
         assert pod["securityContext"]["runAsNonRoot"] is True, file

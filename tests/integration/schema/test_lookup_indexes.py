@@ -13,6 +13,7 @@ from psycopg import Connection
 from cdc_audit.cli.schema import command
 from cdc_audit.errors import CheckFailedError, NotPermittedError, UnavailableError
 from cdc_audit.ops.months import tend
+from cdc_audit.ops.tiers import Tiers
 from cdc_audit.ops.watch import Watch
 from cdc_audit.schema import migrate as migrations
 from cdc_audit.schema.partitions import build_indexes, missing_indexes
@@ -142,6 +143,9 @@ class _Told:
     def __init__(self) -> None:
         self.events: list[tuple[str, object]] = []
 
+    def surveyed(self, tiers: Tiers) -> None:
+        assert tiers.holds == 0
+
     def informed(self, event: str, **facts: object) -> None:
         self.events.append((event, facts.get("index", facts.get("reason"))))
 
@@ -168,13 +172,13 @@ def test_the_daemon_builds_them_beside_its_work_and_a_stop_ends_a_building(
         late = connect("audit_writer")
         with late.transaction():
             insert(late, id=3, created_at=f"{OLD}-11 12:00:00+00")
-            task = asyncio.create_task(tend(dsn, "audit", watch, first_after=0, interval=0.1))
+            task = asyncio.create_task(tend(dsn, "audit", watch, hot=12, first_after=0, interval=0.1))
             await until(lambda: waiting() == 1)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
             await until(lambda: waiting() == 0)
-            task = asyncio.create_task(tend(dsn, "audit", watch, first_after=0, interval=0.1))
+            task = asyncio.create_task(tend(dsn, "audit", watch, hot=12, first_after=0, interval=0.1))
             await until(lambda: [event for event, _ in told.events] == ["index_postponed"])
         await until(lambda: ("index_built", names(OLD)[-1]) in told.events)
         task.cancel()

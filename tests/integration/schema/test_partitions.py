@@ -11,7 +11,9 @@ import psycopg
 import pytest
 from psycopg import Connection
 
-from cdc_audit.errors import NotPermittedError
+from cdc_audit.errors import NotPermittedError, UnavailableError
+from cdc_audit.schema.drain import drain_default
+from cdc_audit.schema.migrate import migrate
 from cdc_audit.schema.partitions import ensure_ahead, partitions
 from tests.integration.schema.conftest import Connect
 from tests.integration.schema.rows import insert
@@ -170,3 +172,44 @@ def test_a_reader_cannot_make_partitions_and_is_told_who_can(audit: Connection) 
         ensure_ahead(audit, "audit")
     assert caught.value.remedy is not None
     assert "audit_writer" in caught.value.remedy
+
+
+def test_rows_of_the_default_partition_are_moved_to_their_months_and_are_the_same_rows(
+    audit: Connection, connect: Connect
+) -> None:
+    writer = connect("audit_writer")
+    when = (
+        "2020-03-31 23:59:59.999999+00",
+        "2020-04-01 00:00:00+00",
+        "1999-12-31 00:00:00+00",
+        "2020-03-02 00:00:00+00",
+    )
+    for row_id, at in enumerate(when, 1):
+        insert(writer, id=row_id, created_at=at)
+    before = audit.execute("select * from audit.audit_logs order by id").fetchall()
+    assert {place for _, place in places(audit)} == {"audit.audit_logs_default"}
+    assert drain_default(audit, "audit") == [("2020-03", 2), ("2020-04", 1)]
+    assert audit.execute("select * from audit.audit_logs order by id").fetchall() == before
+    march, april, rest = (f"audit.audit_logs_{name}" for name in ("2020_03", "2020_04", "default"))
+    assert places(audit) == [(1, march), (2, april), (3, rest), (4, march)]
+    assert drain_default(audit, "audit") == []
+    insert(writer, id=5, created_at="1998-01-01 00:00:00+00")
+    insert(writer, id=6, created_at="2020-04-30 00:00:00+00")
+    assert places(audit)[4:] == [(5, rest), (6, april)]
+    for statement in ("delete from audit.audit_logs_default", "truncate audit.audit_logs_default"):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            audit.execute(statement)
+    owner = "select distinct relowner::regrole::text from pg_class where relname like 'audit_logs_%' and relkind in ('r', 'i')"
+    assert audit.execute(owner).fetchall() == [("audit_owner",)]
+    migrate(audit, "audit", None)
+
+
+def test_a_trail_that_is_being_read_is_not_waited_for(audit: Connection, connect: Connect) -> None:
+    insert(connect("audit_writer"), id=1, created_at="2020-03-31 00:00:00+00")
+    reader = connect("postgres")
+    with reader.transaction():
+        reader.execute("select count(*) from audit.audit_logs")
+        with pytest.raises(UnavailableError, match="the default partition can wait"):
+            drain_default(audit, "audit")
+    assert places(audit) == [(1, "audit.audit_logs_default")]
+    assert drain_default(audit, "audit") == [("2020-03", 1)]

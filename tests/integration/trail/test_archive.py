@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -23,6 +24,8 @@ from cdc_audit import failpoint, postgres
 from cdc_audit.config import Redact, RedactRule
 from cdc_audit.model.context import Context, Trust
 from cdc_audit.model.retention import HeldRow, Hold
+from cdc_audit.ops.tiers import Tiers, survey
+from cdc_audit.postgres import connect_async
 from cdc_audit.sink.redaction import load_redaction
 from cdc_audit.sink.retirement import covering
 from tests.integration.trail.archiving import JANUARY, MARCH, POINTS, Scene
@@ -330,6 +333,54 @@ def test_personal_values_never_enter_an_archive_and_are_erased_when_their_rows_a
 def record_of(rows: list[bytes], row_id: int) -> str:
     """The record of a row, of those that PostgreSQL prints."""
     return next(row.split(b"\t")[4].decode() for row in rows if row.startswith(b"%d\t" % row_id))
+
+
+def test_the_daemons_own_role_counts_what_is_where(scene: Scene) -> None:
+    async def counted() -> Tiers:
+        dsn = scene.server.dsn(scene.name, "audit_writer")
+        async with await connect_async(dsn, side="audit", application_name="test") as connection:
+            return await survey(connection, "audit", 12)
+
+    def files() -> int:
+        root = scene.folder / "archive/audit"
+        return sum(path.stat().st_size for path in root.rglob("*.parquet"))
+
+    scene.server.execute("analyze audit.audit_logs", dbname=scene.name)
+    found = asyncio.run(counted())
+    assert found[0] == 21 and found.hot_bytes > 0 and found.due_months == 3
+    assert (found.default_rows, found.archive_rows, found.archive_bytes, found.last_archive) == (0, 0, 0, 0)
+    assert datetime.fromtimestamp(found.oldest_hot_month, UTC) == datetime(2025, 1, 1, tzinfo=UTC)
+    number = scene.told("hold", "add", "--user", "u2", "--reason", "x").split(":")[0].split()[1]
+    scene.told("archive", "run")
+    found = asyncio.run(counted())
+    assert (found.due_months, found.holds, found.archive_rows) == (2, 1, 3)
+    assert found.archive_bytes == files() and found.last_archive > 1.7e9
+    scene.told("hold", "release", number, "--reason", "x")
+    scene.told("archive", "run")
+    found = asyncio.run(counted())
+    assert (found.due_months, found.holds, found.archive_rows, found.archive_bytes) == (0, 0, 18, files())
+    scene.told("archive", "purge", RETENTION_HOT="1 month", RETENTION_KEEP="1 month")
+    assert asyncio.run(counted())[5:7] == (0, 0)
+
+
+def test_late_rows_that_missed_their_partition_are_archived_with_their_month(scene: Scene) -> None:
+    before = scene.rows()
+    astray = """
+        begin;
+        alter table audit.audit_logs detach partition audit.audit_logs_2025_02;
+        insert into audit.audit_logs select * from audit.audit_logs_2025_02;
+        drop table audit.audit_logs_2025_02;
+        commit"""
+    scene.server.execute(astray, dbname=scene.name)
+    assert scene.months() == ["2025_01", "2025_03"]
+    scene.server.execute("analyze audit.audit_logs_default", dbname=scene.name)
+    assert "rows of no month stay" in scene.told("archive", "plan")
+    done = scene.call("archive", "run")
+    assert "2025-02: 6 rows moved out of the default partition" in done.stderr
+    assert "2025-02: 6 rows in" in done.stdout
+    scene.verified()
+    scene.told("archive", "restore")
+    assert scene.rows("restored.audit_logs") + scene.rows() == before
 
 
 def test_only_one_archive_run_is_at_work_on_a_ledger(scene: Scene) -> None:
