@@ -18,6 +18,7 @@ _KEPT = {
     *("CDC_AUDIT_TEST_PG", "CDC_AUDIT_TEST_PG_MAJOR", "CDC_AUDIT_PG_BIN"),
     *("CDC_AUDIT_TEST_ROWS", "CDC_AUDIT_TEST_TRANSACTIONS", "CDC_AUDIT_TEST_FRESH", "CDC_AUDIT_TEST_READS"),
     "CDC_AUDIT_TEST_KILLS",
+    "CDC_AUDIT_TEST_SPARK",
 }
 
 # Whatever the developer's shell says about databases and buckets must not reach a test or a process that a test starts.
