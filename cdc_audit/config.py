@@ -125,7 +125,7 @@ class Audit(_Section):
         if self.kind == "iceberg":
             raise SettingError(
                 "the trail is in a lake ([audit] kind = iceberg), and this asks a database",
-                remedy="ask DuckDB, Spark or Trino: README, A lake instead of a database",
+                remedy="ask an engine that reads Iceberg: README, A lake instead of a database",
             )
         return self.admin_dsn or self.dsn
 

@@ -170,4 +170,4 @@ def test_commands_that_ask_a_database_say_where_to_ask_instead(databases: Databa
     for arguments in (("log",), ("who", "ann"), ("schema", "migrate"), ("archive", "plan"), ("hold", "list")):
         done = cdc_audit(*arguments, env=env)
         assert done.returncode == 78, (arguments, done.stderr)
-        assert "DuckDB" in done.stderr
+        assert "Iceberg" in done.stderr
