@@ -11,7 +11,7 @@ demo: setup ## two throw-away servers, an application at work, its audit trail
 	@$(BIN)/python -m cdc_audit demo
 
 test: setup ## all tests, on real servers (CDC_AUDIT_TEST_PG=auto|local|docker)
-	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## ruff, mypy and the import contract
 	$(BIN)/ruff check

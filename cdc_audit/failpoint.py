@@ -31,6 +31,9 @@ POINTS = (
     "after-copy",  # [sink] COPY was answered
     "block-signed",  # [sink] the header is signed and not sent
     "before-commit",  # [sink] the header is on its way, COMMIT is not
+    "lake-file-begun",  # [sink] of a lake: some rows are in the block's data file
+    "lake-file-ended",  # [sink] of a lake: all are, no snapshot knows the file
+    "lake-rows-kept",  # [sink] of a lake: a snapshot has the rows and their header, the ledger's table has not
     "after-commit",  # [pipeline] COMMIT was answered, the source does not know
     "acknowledged",  # [pipeline] the source was told
     "before-anchor",  # [sink] a block is durable, its anchor is not written

@@ -24,6 +24,8 @@ class Grant(NamedTuple):
 # What the migrations grant besides the owner's own. A partition is readable by audit_admin; rows go in by its root.
 _TABLES = {
     "audit_logs": {("INSERT", _WRITER), ("SELECT", _ADMIN)},
+    # No part of the proof: what is made from the rows, and thrown away.
+    "digests": {("SELECT", _ADMIN), ("UPDATE", _OWNER), ("DELETE", _OWNER), ("TRUNCATE", _OWNER)},
     "ledger": {("INSERT", _WRITER), ("SELECT", _WRITER), ("SELECT", _ADMIN)},
     "personal_values": {("INSERT", _WRITER), ("SELECT", _ADMIN)},
     "reads": {("SELECT", _ADMIN)},
@@ -34,6 +36,7 @@ _SCHEMA = {("USAGE", _WRITER), ("USAGE", _ADMIN)}
 _FUNCTIONS = {
     "ensure_partition": {("EXECUTE", _WRITER)},
     "build_index": {("EXECUTE", _WRITER)},
+    "digest_rows": {("EXECUTE", _WRITER)},
     "record_read": {("EXECUTE", _ADMIN)},
     "missing_indexes": {("EXECUTE", _WRITER), ("EXECUTE", _ADMIN)},
 }

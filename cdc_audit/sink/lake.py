@@ -86,14 +86,13 @@ class LakeWriter:
             self._file = await _beside(lambda: _DataFile(self._tables.rows, month))
         file = self._file
         await _beside(lambda: file.write(lines))
-        failpoint.reached("mid-copy")
+        failpoint.reached("lake-file-begun")
 
     async def commit(self, block: Block, block_hash: bytes) -> Receipt:
         """End the open block: its rows and header in one commit, then its row of the ledger. Only then the receipt."""
         if self._file is None:
             self._started = time.monotonic()
         sealed = lake.Sealed(block, block_hash, ledger.sign(block, block_hash, self._signer))
-        failpoint.reached("block-signed")
         file, self._file = self._file, None
         await _beside(lambda: self._commit(sealed, file))
         self._last = sealed
@@ -102,11 +101,11 @@ class LakeWriter:
     def _commit(self, sealed: lake.Sealed, file: _DataFile | None) -> None:
         if file is not None:
             path = file.close()
-            failpoint.reached("after-copy")
+            failpoint.reached("lake-file-ended")
             self._append(
                 self._tables.rows, sealed, lambda change, said: change.add_files([path], said, False)
             )
-            failpoint.reached("before-commit")
+            failpoint.reached("lake-rows-kept")
         self._append_header(sealed)
 
     def _append_header(self, sealed: lake.Sealed) -> None:

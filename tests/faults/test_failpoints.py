@@ -11,8 +11,10 @@ from pathlib import Path
 from random import Random
 
 from cdc_audit import failpoint
+from tests.acceptance.test_lake import POINTS as LAKE
 from tests.faults.scene import POISON, advance, check, kinds, prepared, under_load
 from tests.integration.trail.archiving import POINTS as ARCHIVING
+from tests.integration.trail.test_purge import POINTS as PURGING
 from tests.support.daemon import DaemonProcess, cdc_audit, initialised, until
 from tests.support.databases import Databases
 
@@ -34,7 +36,16 @@ UNDER_LOAD = {
     "acknowledged": 4,
     "before-anchor": 1,
 }
-ELSEWHERE = {"reconciling", "migrating", "slot-moved", "quarantining", "snapshot-adopted", *ARCHIVING}
+ELSEWHERE = {
+    "reconciling",
+    "migrating",
+    "slot-moved",
+    "quarantining",
+    "snapshot-adopted",
+    *ARCHIVING,
+    *LAKE,
+    *PURGING,
+}
 
 
 def armed(env: dict[str, str], point: str) -> dict[str, str]:

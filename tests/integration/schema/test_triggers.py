@@ -21,7 +21,8 @@ STATE = """
 """
 TABLES = """
     select relname::text from pg_class
-     where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p') and relname <> 'schema_version'
+     where relnamespace = 'audit'::regnamespace and relkind in ('r', 'p')
+       and relname not in ('schema_version', 'digests')
 """
 
 

@@ -22,6 +22,8 @@ from tests.support.object_store import ObjectStore
 # With this, all months of 2025 are past their time.
 OVER = {"RETENTION_HOT": "1 month", "RETENTION_KEEP": "1 month"}
 
+POINTS = ("purge-recorded", "purge-noted", "purge-deleted")  # failpoints
+
 
 def archives(scene: Scene, kind: str) -> list[str]:
     """The months of an archive that have files of a kind: rows, blocks."""
@@ -87,7 +89,7 @@ def test_rows_that_are_gone_without_a_purge_and_notes_that_do_not_fit_are_named(
 def test_killed_at_each_step_it_is_repeated_to_its_end(scene: Scene) -> None:
     """K19: in each of the months, at each step in turn."""
     scene.told("archive", "run")
-    for point in ("purge-recorded", "purge-noted", "purge-deleted"):
+    for point in POINTS:
         env = {**scene.environment(**OVER), failpoint.VARIABLE: f"{point}:1"}
         done = subprocess.run(
             [sys.executable, "-m", "cdc_audit", "archive", "purge"], env=env, capture_output=True
