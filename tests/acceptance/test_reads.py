@@ -239,15 +239,16 @@ def test_a_read_has_its_transactions_user_and_no_values_and_what_is_missing_is_s
         env,
     ):
         folder = server.data / "log"
-        # Over before the follower sees it: else a read may come into the stream before what tells of its user.
-        with psycopg.connect(server.dsn(databases.source_name, "nurse")) as nurse:
-            nurse.execute('select cdc_audit.set_context(\'{"user_id": "u42"}\'::text)')
-            nurse.execute("update clinic.visits set note = 'seen' where id = 1")
-            nurse.execute("select * from clinic.visits where note = 'ca''nary' and id = 4711")
-            nurse.commit()
-            nurse.execute("select * from clinic.visits where id = 1")
         with FollowProcess(env, tmp_path / "follower", "--from-start") as follower:
             follower.until_following()
+            with psycopg.connect(server.dsn(databases.source_name, "nurse")) as nurse:
+                nurse.execute('select cdc_audit.set_context(\'{"user_id": "u42"}\'::text)')
+                nurse.execute("update clinic.visits set note = 'seen' where id = 1")
+                nurse.execute("select * from clinic.visits where note = 'ca''nary' and id = 4711")
+                nurse.commit()
+                nurse.execute("select * from clinic.visits where id = 1")
+            # Before the restart: the daemon reconnects after it, and remembers no context from before.
+            settled(live, follower, len(logged_reads(folder, databases.source_name)))
             server.restart("fast")  # the log goes on in another file or at the end of this one
             with (
                 psycopg.connect(server.dsn(databases.source_name, "nurse")) as nurse,
