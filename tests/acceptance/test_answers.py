@@ -171,6 +171,14 @@ def scene(
                 if number == 0:
                     source.execute("delete from shop.parts where item = 15")
                     source.execute("update shop.items set id = 3001 where id = 15")
+                if number == 4:
+                    source.execute("insert into shop.items (id, name) values (4001, 'whole')")
+                    source.execute("insert into shop.parts (item, note) values (4001, 'part')")
+                if (
+                    number == 5
+                ):  # a part is changed, and then goes with its item: taken back, it must come before its change
+                    source.execute("update shop.parts set note = 'changed' where item = 4001")
+                    source.execute("delete from shop.items where id = 4001")
                 if number == TRANSACTIONS - 1:
                     source.execute(
                         "insert into shop.items (id, name) values (2001, %s), (2002, '=1+1')", (HOSTILE,)
