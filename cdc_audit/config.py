@@ -117,6 +117,8 @@ class Audit(_Section):
     def _is_in_one_place(self) -> Self:
         if self.kind == "iceberg" and (self.dsn or self.admin_dsn):
             raise ValueError("kind iceberg has no dsn: leave out dsn and admin_dsn")
+        if self.kind == "iceberg" and self.record_reads:
+            raise ValueError("record_reads needs a database: no command of ours reads rows of kind iceberg")
         return self
 
     @property

@@ -157,10 +157,20 @@ def _ledger_schema() -> Any:
     )
 
 
-def headers(table: Any) -> list[Sealed]:
-    """The whole ledger, in order of block. Raises ValueError for a row that isn't a header."""
-    rows = sorted(table.scan().to_arrow().to_pylist(), key=lambda row: row["block"])
-    return [_sealed(row) for row in rows]
+def headers(table: Any) -> list[tuple[int, Sealed | None]]:
+    """The whole ledger, in order of block: number and header, or None for a row that isn't one."""
+    rows = table.scan().to_arrow().to_pylist()
+    numbered = [(-1 if row["block"] is None else row["block"], row) for row in rows]
+    return [(number, _sealed_or_none(row)) for number, row in sorted(numbered, key=lambda one: one[0])]
+
+
+def _sealed_or_none(row: dict[str, Any]) -> Sealed | None:
+    try:
+        sealed = _sealed(row)
+        header_line(sealed.block)
+    except (AttributeError, TypeError, ValueError):  # a value is missing, or not what it should be
+        return None
+    return sealed if sealed.block_hash is not None else None
 
 
 def last_of(table: Any) -> Sealed | None:

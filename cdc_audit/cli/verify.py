@@ -101,6 +101,8 @@ def command(
         return
     schema = config.audit.audit_schema
     if config.audit.kind == "iceberg" and row_id is None and not dsn:
+        if archive is not None:
+            raise UsageError("a trail in a lake has no archives", remedy="leave out --archive")
         anchors = read_anchors(sources, anchor_token_file, schema, keys)
         request, progress = Request(keys, anchors, since, jobs), Progress(as_json).show
         report = verify_lake(config.audit.catalog, schema, request, progress)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from cdc_audit import lake
 from cdc_audit.errors import CdcAuditError, SettingError, UnavailableError
 from cdc_audit.seal import parquet
-from cdc_audit.seal.block import block_hash, header_line
+from cdc_audit.seal.block import block_hash, header_hash, header_line
 from cdc_audit.trail.verify import Progress, Report, Request
 from cdc_audit.trail.verify_chain import Chain, Header
 from cdc_audit.trail.verify_findings import Findings, Kind
@@ -90,9 +90,12 @@ def _headers(tables: lake.Tables) -> Iterator[Header]:
     """The ledger's rows, and the one block that a daemon which died has left in the rows' snapshot only."""
     found = lake.headers(tables.ledger)
     newest = lake.position(tables.rows)
-    if newest is not None and newest.block.block == (found[-1].block.block + 1 if found else 0):
-        found.append(newest)
-    for one in found:
+    if newest is not None and newest.block.block == (found[-1][0] + 1 if found else 0):
+        found.append((newest.block.block, newest))
+    for number, one in found:
+        if one is None:
+            yield Header(number, b"", None, header_hash(b""), b"", b"")
+            continue
         yield Header(
             one.block.block,
             header_line(one.block),

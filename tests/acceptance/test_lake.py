@@ -34,6 +34,14 @@ def prepared(databases: Databases, lake: Lake) -> tuple[dict[str, str], Oracle]:
     return env, Oracle.install(databases.source_dsn, SCHEMAS)
 
 
+def with_table(databases: Databases, lake: Lake) -> dict[str, str]:
+    """A table of one column, and all that the daemon needs."""
+    env = lake.environment(databases)
+    databases.source.execute("create table t (id int primary key)", dbname=databases.source_name)
+    initialised(env)
+    return env
+
+
 def verified(env: dict[str, str]) -> dict[str, Any]:
     done = cdc_audit("verify", "--json", env=env)
     report: dict[str, Any] = json.loads(done.stdout or "{}")
@@ -94,9 +102,7 @@ def test_sigkills_lose_and_repeat_nothing_in_a_lake(databases: Databases, lake: 
 def test_a_daemon_that_dies_at_any_step_of_a_block_leaves_it_whole_or_not_at_all(
     failpoint: str, databases: Databases, lake: Lake, tmp_path: Path
 ) -> None:
-    env = lake.environment(databases)
-    databases.source.execute("create table t (id int primary key)", dbname=databases.source_name)
-    initialised(env)
+    env = with_table(databases, lake)
     with DaemonProcess({**env, "CDC_AUDIT_FAILPOINT": failpoint}, tmp_path / "log") as daemon:
         daemon.until_ready()
         databases.source.execute("insert into t select generate_series(1, 50)", dbname=databases.source_name)
@@ -114,9 +120,7 @@ def test_a_daemon_that_dies_at_any_step_of_a_block_leaves_it_whole_or_not_at_all
 def test_of_two_daemons_that_both_believe_themselves_alone_one_is_refused(
     databases: Databases, lake: Lake, tmp_path: Path
 ) -> None:
-    env = lake.environment(databases)
-    databases.source.execute("create table t (id int primary key)", dbname=databases.source_name)
-    initialised(env)
+    env = with_table(databases, lake)
     end_reader = f"select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '{databases.slot}'"
     with DaemonProcess(env, tmp_path / "one") as one:
         one.until_ready()
@@ -137,15 +141,11 @@ def test_of_two_daemons_that_both_believe_themselves_alone_one_is_refused(
 def test_a_table_that_others_compact_meanwhile_is_written_on_and_verified(
     databases: Databases, lake: Lake, tmp_path: Path
 ) -> None:
-    env = lake.environment(databases)
-    databases.source.execute(
-        "create table t (id int primary key, at timestamptz)", dbname=databases.source_name
-    )
-    initialised(env)
+    env = with_table(databases, lake)
     with DaemonProcess(env, tmp_path / "log") as daemon:
         daemon.until_ready()
         for number in range(4):
-            databases.source.execute(f"insert into t values ({number}, now())", dbname=databases.source_name)
+            databases.source.execute(f"insert into t values ({number})", dbname=databases.source_name)
             let_store(daemon, number + 1)
             if number == 2:
                 with lake.table("audit_logs") as rows, lake.table("ledger") as ledger:
@@ -158,9 +158,7 @@ def test_a_table_that_others_compact_meanwhile_is_written_on_and_verified(
 
 
 def test_what_is_changed_in_a_lake_is_named(databases: Databases, lake: Lake, tmp_path: Path) -> None:
-    env = lake.environment(databases)
-    databases.source.execute("create table t (id int primary key)", dbname=databases.source_name)
-    initialised(env)
+    env = with_table(databases, lake)
     with DaemonProcess(env, tmp_path / "log") as daemon:
         daemon.until_ready()
         for number in range(3):
@@ -175,9 +173,33 @@ def test_what_is_changed_in_a_lake_is_named(databases: Databases, lake: Lake, tm
     assert [(one["kind"], one["first"]) for one in report["findings"]] == [("removed", 2)]
 
 
+def test_a_header_in_a_lake_that_can_not_be_read_is_a_finding(
+    databases: Databases, lake: Lake, tmp_path: Path
+) -> None:
+    env = with_table(databases, lake)
+    with DaemonProcess(env, tmp_path / "log") as daemon:
+        daemon.until_ready()
+        databases.source.execute("insert into t values (1)", dbname=databases.source_name)
+        let_store(daemon, 1)
+        assert daemon.stop() == 0
+    with lake.table("ledger") as table:
+        rows = table.scan().to_arrow()
+        blank = rows.set_column(
+            rows.schema.get_field_index("start_lsn"), "start_lsn", [[None] * rows.num_rows]
+        )
+        table.overwrite(blank.cast(rows.schema))
+    report = verified(env)
+    assert report["verdict"] == "tampered"
+    assert {one["unit"] for one in report["findings"]} >= {"block"}
+
+
 def test_commands_that_ask_a_database_say_where_to_ask_instead(databases: Databases, lake: Lake) -> None:
     env = lake.environment(databases)
     for arguments in (("log",), ("who", "ann"), ("schema", "migrate"), ("archive", "plan"), ("hold", "list")):
         done = cdc_audit(*arguments, env=env)
         assert done.returncode == 78, (arguments, done.stderr)
         assert "Iceberg" in done.stderr
+    done = cdc_audit("verify", "--archive", "file:/nowhere", env=env)
+    assert (done.returncode, "no archives" in done.stderr) == (2, True)
+    done = cdc_audit("run", "--check", env=env | {"CDC_AUDIT_AUDIT_RECORD_READS": "true"})
+    assert (done.returncode, "record_reads" in done.stderr) == (78, True)
