@@ -23,6 +23,7 @@ import psycopg
 from tests.bench import (
     answers,
     archiving,
+    cold,
     context_cost,
     growth,
     lake,
@@ -65,6 +66,9 @@ MEASUREMENTS = {
         "24 months into a bucket, in peace and on bad days; --rows 5000000 is the budget's",
         archiving.run,
         False,
+    ),
+    "cold": Measurement(
+        "each question that archives answer: from a folder, a bucket, the database", cold.run, False
     ),
     "sealing": Measurement("the daemon with and without hashing and signing", sealing.run),
     "recorded": Measurement("decode, join and seal on a recorded stream", recorded.run),

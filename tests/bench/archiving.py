@@ -92,10 +92,12 @@ def run(stage: Stage) -> Report:
             stage.say(f"archiving: {rows:,} rows are written")
             fill(dsn, "audit", rows, END, KEY_A)
             report = Report(f"archives of {rows:,} rows over 24 months")
-            report.add("hot month", "bytes/row", [_bytes(connection) / rows])
+            report.add("hot month", "bytes/row", [bytes_stored(connection) / rows])
             built = list(build_indexes(connection, "audit"))
             stage.say(f"archiving: {len(built)} look-up indexes")
-            report.add("month that is over, with look-up indexes", "bytes/row", [_bytes(connection) / rows])
+            report.add(
+                "month that is over, with look-up indexes", "bytes/row", [bytes_stored(connection) / rows]
+            )
         with TemporaryDirectory() as folder:
             key_files(Path(folder))
             _measure(stage, report, dsn, store, Path(folder))
@@ -277,7 +279,8 @@ def _balance(dsn: str) -> tuple[int, int, int]:
         return next((int(a), int(b), int(c)) for a, b, c in connection.execute(_SQL["balance"]))
 
 
-def _bytes(connection: psycopg.Connection) -> int:
+def bytes_stored(connection: psycopg.Connection) -> int:
+    """Of all partitions, with their indexes."""
     return next(int(heap + indexes) for heap, indexes in connection.execute(_SQL["sizes"]))
 
 

@@ -31,7 +31,7 @@ class ObjectStore:
     """Started by ``start``, removed with all it holds by ``remove``."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="cdc-audit-s3-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="cdc-audit-s3-"))
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
         self._buckets = 0
@@ -43,7 +43,7 @@ class ObjectStore:
             taken.add(free_port())
         ports = list(taken)
         self.port = ports[2 * _PARTS.index("s3")]
-        config = self._folder / "s3.json"
+        config = self.folder / "s3.json"
         who = {
             "name": "test",
             "credentials": [{"accessKey": _KEY, "secretKey": _SECRET}],
@@ -55,12 +55,12 @@ class ObjectStore:
             for at, part in enumerate(_PARTS)
             for number, kind in enumerate(("", ".grpc"))
         ]
-        with (self._folder / "log").open("wb") as log:
+        with (self.folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
                     Path(sys.executable).with_name("weed"),
                     "server",
-                    f"-dir={self._folder}",
+                    f"-dir={self.folder}",
                     "-ip=127.0.0.1",
                     "-ip.bind=127.0.0.1",
                     "-s3",
@@ -68,8 +68,8 @@ class ObjectStore:
                     "-s3.autoCreateBucket=false",
                     "-s3.port.iceberg=0",
                     "-s3.port.lance=0",
-                    f"-s3.localSocket={self._folder}/s3.sock",
-                    f"-filer.localSocket={self._folder}/filer.sock",
+                    f"-s3.localSocket={self.folder}/s3.sock",
+                    f"-filer.localSocket={self.folder}/filer.sock",
                     "-master.telemetry=false",
                     "-master.volumeSizeLimitMB=16",
                     "-volume.max=200",
@@ -78,7 +78,7 @@ class ObjectStore:
                 ],
                 stdout=log,
                 stderr=log,
-                cwd=self._folder,
+                cwd=self.folder,
             )
         until(self._answers, "the object store", timeout=60)
 
@@ -87,7 +87,7 @@ class ObjectStore:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self.folder)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -126,7 +126,7 @@ class ObjectStore:
     def _answers(self) -> bool:
         assert self._process is not None
         if self._process.poll() is not None:
-            raise RuntimeError((self._folder / "log").read_text()[-2000:])
+            raise RuntimeError((self.folder / "log").read_text()[-2000:])
         try:
             self.client().create_bucket(Bucket="ready")
         except (BotoCoreError, ClientError):
