@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
@@ -13,9 +14,12 @@ import pytest
 
 from cdc_audit import errors
 from tests.deploy.units import SYSTEMD, settings, textfile
+from tests.integration.trail.archiving import Scene, key_files, write_old_trail
+from tests.support.databases import Databases
 from tests.support.prometheus import program
 
 MOST_EXPOSED = 1.5
+SET_MDWE, REFUSE_EXEC_GAIN = 65, 1  # of prctl; what MemoryDenyWriteExecute=yes does on Linux 6.3 and newer
 UNITS = sorted(path.name for path in SYSTEMD.glob("*.service")) + sorted(
     path.name for path in SYSTEMD.glob("*.timer")
 )
@@ -127,3 +131,34 @@ def test_the_verdict_reaches_the_node_exporter_whatever_it_is(
         [program("promtool"), "check", "metrics"], input=text, capture_output=True, text=True, check=False
     )
     assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_archives_are_written_read_and_verified_where_no_memory_is_both_written_and_executed(
+    databases: Databases, tmp_path: Path
+) -> None:
+    assert dict(settings("cdc-audit-archive@.service"))["MemoryDenyWriteExecute"] == "yes"
+    prctl = ctypes.CDLL(None).prctl
+
+    def denied(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            env=scene.environment(),
+            preexec_fn=lambda: prctl(SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    write_old_trail(databases.audit_dsn)
+    key_files(tmp_path)
+    (tmp_path / "archive").mkdir()
+    scene = Scene(databases.audit, databases.audit_name, tmp_path, f"file:{tmp_path / 'archive'}")
+    if denied("-c", "import mmap; mmap.mmap(-1, 1, prot=mmap.PROT_WRITE | mmap.PROT_EXEC)").returncode == 0:
+        pytest.skip("Linux before 6.3 can't refuse it this way")
+    before = scene.told("log", "--json")
+    done = denied("-m", "cdc_audit", "archive", "run")
+    assert (done.returncode, scene.months()) == (0, []), done.stderr
+    found = denied("-m", "cdc_audit", "log", "--tier", "all", "--json")
+    assert (found.returncode, found.stdout) == (0, before), found.stderr
+    verified = denied("-m", "cdc_audit", "verify", "--public-key", scene.public, "--archive", scene.place)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
