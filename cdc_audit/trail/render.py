@@ -19,10 +19,11 @@ from cdc_audit.trail.image import printable
 from cdc_audit.trail.query import LogRow
 
 _HEADINGS = ("time (UTC)", "user", "action", "table", "record", "notes", "what changed")
-# The widest that a column gets, how far it is narrowed, and how far where that is not enough; "what changed" takes the rest, and at
-# least a quarter. All fits into 80 columns with ten for the user.
+# The widest that a column gets, and how far it is narrowed so that a quarter is left for "what changed", which takes the rest. Where
+# that is not enough, what changed gets less, and only then are names cut further. All fits into 80 columns with ten for the user and
+# nine for the table.
 _WIDEST = (19, 24, 10, 28, 18, 24)
-_NARROW = (19, 10, 6, 5, 4, 4)
+_NARROW = (19, 10, 6, 9, 4, 4)
 _NARROWEST = (19, 4, 6, 5, 4, 4)
 _NOTES = _HEADINGS.index("notes")
 _LEAST_CHANGES = 16
@@ -145,16 +146,15 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 def _widths(rows: Sequence[Sequence[str]], places: Sequence[int], width: int) -> list[int]:
     """How wide these columns of the rows are, and the last one beside them."""
     widths = [min(max(columns(row[place]) for row in rows), _WIDEST[place]) for place in places]
-    least = max(_LEAST_CHANGES, width // 4)
-    room = width - len(_GAP) * len(widths) - least
-    for limits in (_NARROW, _NARROWEST):
-        while sum(widths) > room:
+    room = width - len(_GAP) * len(widths)
+    for limits, least in ((_NARROW, width // 4), (_NARROW, _LEAST_CHANGES), (_NARROWEST, _LEAST_CHANGES)):
+        while sum(widths) > room - max(least, _LEAST_CHANGES):
             spare = [have - limits[place] for have, place in zip(widths, places, strict=True)]
             most = max(range(len(widths)), key=spare.__getitem__)
             if spare[most] <= 0:
                 break
             widths[most] -= 1
-    return [*widths, max(_LEAST_CHANGES, width - len(_GAP) * len(widths) - sum(widths))]
+    return [*widths, max(_LEAST_CHANGES, room - sum(widths))]
 
 
 def _fit(text: str, room: int) -> str:

@@ -142,15 +142,15 @@ ip_address = %(ip)s::inet
 (array[context_trust] @> array[%(trust)s::text] and context_trust = %(trust)s)
 
 -- name: text
-(pg_catalog.strpos(pg_catalog.lower(context::text), pg_catalog.lower(%(text)s)) > 0
-    or pg_catalog.strpos(pg_catalog.lower(user_agent), pg_catalog.lower(%(text)s)) > 0)
+(pg_catalog.strpos(pg_catalog.lower(context::text collate {folding}), pg_catalog.lower(%(text)s)) > 0
+    or pg_catalog.strpos(pg_catalog.lower(user_agent collate {folding}), pg_catalog.lower(%(text)s)) > 0)
 
 -- name: text_opened
-(pg_catalog.strpos(pg_catalog.lower(context::text), pg_catalog.lower(%(text)s)) > 0
-    or pg_catalog.strpos(pg_catalog.lower(user_agent), pg_catalog.lower(%(text)s)) > 0
+(pg_catalog.strpos(pg_catalog.lower(context::text collate {folding}), pg_catalog.lower(%(text)s)) > 0
+    or pg_catalog.strpos(pg_catalog.lower(user_agent collate {folding}), pg_catalog.lower(%(text)s)) > 0
     or exists (select from {schema}.personal_values as p
                 where p.id = audit_logs.id and p.part = 'context'
-                  and pg_catalog.strpos(pg_catalog.lower(p.value), pg_catalog.lower(%(text)s)) > 0))
+                  and pg_catalog.strpos(pg_catalog.lower(p.value collate {folding}), pg_catalog.lower(%(text)s)) > 0))
 
 -- name: value
 -- As it is meant, and as the index "images" has it, where a text could also be that of a number.

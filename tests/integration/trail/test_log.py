@@ -65,7 +65,7 @@ ROWS: list[dict[str, Any]] = [
         "application_name": "web",
         "old_data": Jsonb({"status": "new", "total": 1}),
         "new_data": Jsonb({"status": "paid", "total": 10}),
-        "context": Jsonb({"request_id": "Req-7", "tenant": "acme"}),
+        "context": Jsonb({"request_id": "Req-7", "tenant": "acme", "office": "Zürich"}),
     },
 ]
 
@@ -155,6 +155,7 @@ def ids(result: Result) -> list[int]:
         (["--trust", "forged"], [3]),
         (["--text", "req-7"], [7]),
         (["--text", "U1"], [7]),
+        (["--text", "zÜRICH"], [7]),
         (["--text", "%"], []),
         (["--before-id", "7"], [6, 5, 4, 3, 2, 1]),
         (["--before-id", "4", "--limit", "2"], [3, 2]),

@@ -73,10 +73,11 @@ def test_a_table_fits_its_width(width: int) -> None:
     assert lines[1].startswith("2026-11-22 19:19:02")
 
 
-def test_at_80_columns_a_short_name_of_a_user_is_whole() -> None:
+def test_at_80_columns_a_short_name_of_a_user_is_whole_and_eight_letters_of_a_table_are_seen() -> None:
     long = {"record_id": "k" * 50, "table_name": "t" * 50, "action": "UPDATE", "context_trust": "none"}
     lines = list(table([row(user_id=None, user_email=None, db_user="postgres", **long)], 80))
     assert "  (postgres)  " in lines[1]
+    assert "  tttttttt…  " in lines[1]
     assert max(map(len, lines)) == 80
 
 
