@@ -215,8 +215,7 @@ def _newest_first(
     if begin is None or found == limit:
         return
     is_frequent, taken, terms = found >= _FREQUENT, "", _terms(filters, may_open)
-    partitions = connection.execute(_SQL["partitions"], {"schema": schema}).fetchall()
-    for span in spans(list(map(Span._make, partitions)), filters.since, begin):
+    for span in _older(connection, schema, filters, begin):
         is_indexed, within = span.is_over or _has_open_index(filters), None
         if terms and not is_frequent and not is_indexed:
             within = digests.ranges(connection, schema, span.partition, terms)
@@ -232,6 +231,14 @@ def _newest_first(
             yield row
         if found == limit:
             return
+
+
+def _older(connection: Connection, schema: str, filters: Filters, begin: datetime) -> Iterator[Span]:
+    """The months before; of newest ids all at once, since those are few, and the index of ids serves them everywhere."""
+    if filters.above_id is not None:
+        return iter([Span(filters.since, begin, is_over=True)])
+    partitions = connection.execute(_SQL["partitions"], {"schema": schema}).fetchall()
+    return spans(list(map(Span._make, partitions)), filters.since, begin)
 
 
 def _has_open_index(filters: Filters) -> bool:

@@ -72,12 +72,12 @@ def _make(stage: Stage, dsn: str) -> None:
 
 def measure(dsn: str, times: int) -> Report:
     """Ask each question ``times`` times; milliseconds, the slowest question first."""
-    with connect(dsn, side="audit") as connection:
+    with connect(dsn, side="audit") as connection, reading(dsn, SCHEMA) as proving:
         extent = Extent(*_one(connection, "extent"))
         months = round((extent.newest - extent.oldest) / timedelta(days=30.4))
         report = Report(f"answers on {extent.rows:,} rows over {months} months, warm")
         found: list[tuple[float, str, list[float]]] = []
-        for label, question in Questions(connection, dsn, extent).all().items():
+        for label, question in Questions(connection, proving, extent).all().items():
             values = [_milliseconds(question) for _ in range(times)]
             found.append((statistics.median(values), label, values))
         for _, label, values in sorted(found, reverse=True):
@@ -114,9 +114,9 @@ def _one(connection: Connection, name: str) -> tuple[Any, ...]:
 class Questions:
     """Each call of a question picks its record or user by a seeded choice, the same for the warming call and the timed one."""
 
-    def __init__(self, connection: Connection, dsn: str, extent: Extent) -> None:
+    def __init__(self, connection: Connection, proving: Connection, extent: Extent) -> None:
         self._connection = connection
-        self._dsn = dsn
+        self._proving = proving  # as ``verify.reading`` opens it
         self._extent = extent
         self._end = extent.newest.astimezone(UTC) + timedelta(seconds=1)
         self._rand = random.Random(8)
@@ -233,8 +233,7 @@ class Questions:
         return self._log(xid=row.xid, commit_lsn=row.commit_lsn, limit=51, oldest_first=True, **same)
 
     def _proof(self, row_id: int) -> object:
-        with reading(self._dsn, SCHEMA) as connection:
-            return prove(connection, SCHEMA, row_id, of_whole_block=False)
+        return prove(self._proving, SCHEMA, row_id, of_whole_block=False)
 
     def _undo(self, **filters: object) -> object:
         found = Filters(limit=None, oldest_first=True, **filters)  # type: ignore[arg-type]
