@@ -19,9 +19,9 @@ from cdc_audit.trail.image import printable
 from cdc_audit.trail.query import LogRow
 
 _HEADINGS = ("time (UTC)", "user", "action", "table", "record", "notes", "what changed")
-# The widest that a column gets, and how far it is narrowed so that a quarter is left for "what changed", which takes the rest. Where
-# that is not enough, what changed gets less, and only then are names cut further. All fits into 80 columns with ten for the user and
-# nine for the table.
+# The widest that a column gets, and how far it is narrowed so that a quarter is left for "what changed", which takes the rest.
+# Where that is not enough, what changed gets less, and only then are names cut further. All fits into 80 columns with ten for the
+# user and nine for the table.
 _WIDEST = (19, 24, 10, 28, 18, 24)
 _NARROW = (19, 10, 6, 9, 4, 4)
 _NARROWEST = (19, 4, 6, 5, 4, 4)

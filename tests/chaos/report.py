@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator
@@ -18,8 +19,8 @@ DRAIN = 60.0  # seconds within which it must be under the limit again
 _RECOVERY_LIMIT = 5.0  # seconds from a fault's end, for 95 of 100 faults
 _SLOPE_LIMIT = 1.0  # MB of memory an hour
 _LONG = 290.0  # seconds of a run from which on its speed counts: shorter ones go on beside other tests
-PART = 60.0  # seconds of each of ``memory_floors``
-_WARM_UP = 5  # of these
+PART = 20.0  # seconds of each of ``memory_floors``
+_WARM_UP = 30  # of these, and as many at least must follow
 
 
 @dataclass(slots=True)
@@ -78,16 +79,22 @@ class Report:
             self.examples += [f"{kind}: {one}" for kind, some in difference.examples.items() for one in some]
 
     @property
-    def memory_slope(self) -> float | None:
-        """MB an hour, by least squares through the floors after the warm-up; None for too few, and for a run with kills.
+    def memory_slope(self) -> tuple[float, float] | None:
+        """MB an hour, by least squares through the floors after the warm-up, and its standard error; None for too few, and for
+        a run with kills.
 
         There processes live for seconds, and at the same age they differ by 20 MB, as the backlog was after the fault that they
-        began with: such a line is up to 10 MB an hour steep by chance, either way, and says nothing about one process.
+        began with: such a line is up to 10 MB an hour steep by chance, either way, and says nothing about one process. Of one
+        process the floors still differ by some MB, as its buffers are full: half an hour tells a slope to about 1 MB an hour.
         """
-        floors = list(enumerate(self.memory_floors))[_WARM_UP:]
-        if len(floors) < 5 or "kill" not in self.left_out:
+        floors = self.memory_floors[_WARM_UP:]
+        if len(floors) < _WARM_UP or "kill" not in self.left_out:
             return None
-        return statistics.linear_regression(*zip(*floors, strict=True)).slope * 3600 / PART
+        hours = [number * PART / 3600 for number in range(len(floors))]
+        slope, start = statistics.linear_regression(hours, floors)
+        squares = sum((floor - start - slope * hour) ** 2 for hour, floor in zip(hours, floors, strict=True))
+        spread = statistics.variance(hours) * (len(hours) - 1)
+        return slope, math.sqrt(squares / (len(hours) - 2) / spread)
 
     @property
     def failures(self) -> list[str]:
@@ -102,8 +109,10 @@ class Report:
         recovery = _quantile([seconds for _, seconds in self.recoveries], 95)
         if self.seconds >= _LONG and recovery is not None and recovery > _RECOVERY_LIMIT:
             yield f"the trail takes {recovery} s to go on"
-        if self.memory_slope is not None and self.memory_slope > _SLOPE_LIMIT:
-            yield f"the daemon's memory grows by {self.memory_slope:.1f} MB an hour"
+        if self.memory_slope is not None:
+            slope, error = self.memory_slope
+            if slope - 2 * error > _SLOPE_LIMIT:
+                yield f"the daemon's memory grows by {slope:.1f} MB an hour"
 
     def as_json(self) -> dict[str, Any]:
         """The same as ``as_text``, for programs."""
@@ -130,7 +139,8 @@ class Report:
             "half_open_noticed_max": round(max(self.noticed, default=0.0), 1),
             "memory_peak_mb": round(self.peak_memory, 1),
             "memory_floors_mb": [round(one, 1) for one in self.memory_floors],
-            "memory_slope_mb_per_hour": None if self.memory_slope is None else round(self.memory_slope, 1),
+            "memory_slope_mb_per_hour": None if self.memory_slope is None else round(self.memory_slope[0], 2),
+            "memory_slope_error": None if self.memory_slope is None else round(self.memory_slope[1], 2),
             "retained_bytes_most": self.retention.most,
             "retained_bytes_at_end": self.retention.last,
             "longest_over_limit": round(self.retention.longest, 1),
@@ -167,10 +177,10 @@ class Report:
         slope = (
             "no daemon lives for long enough to tell a slope"
             if self.memory_slope is None
-            else f"{self.memory_slope:+.1f} MB an hour after warm-up"
+            else "{:+.1f} MB an hour after warm-up (standard error {:.1f})".format(*self.memory_slope)
         )
         floors = self.memory_floors or [0.0]
-        least = f"the least of each minute {min(floors):.1f} to {max(floors):.1f} MB"
+        least = f"the least of each {PART:.0f} s {min(floors):.1f} to {max(floors):.1f} MB"
         yield f"  the daemon's memory: {self.peak_memory:.0f} MB at most, {least}: {slope}"
         kept = (
             f"{self.retention.most / 2**20:.0f} MB at most, {self.retention.last / 2**20:.0f} MB at the end"

@@ -150,7 +150,8 @@ class Run:
         if missed:
             report.problems.append(f"after {missed} faults the trail did not go on")
         report.peak_memory = max((size for _, size in watch.memory), default=0.0)
-        report.memory_floors = watch.memory_floors(PART)
+        report.memory_floors = watch.memory_floors(PART, report.seconds)
+        report.noticed = watch.noticed
 
     def _line(self, load: Load, stage: Stage, watch: Watch) -> str:
         report = self._report

@@ -78,12 +78,13 @@ class Watch:
         """Whether no block appeared between these moments (seconds since the epoch)."""
         return not any(since <= at <= until for at in list(self._advances))
 
-    def memory_floors(self, part: float) -> list[float]:
-        """The least memory (MB) in each part of so many seconds: what the daemon does not do without at that time."""
+    def memory_floors(self, part: float, until: float) -> list[float]:
+        """The least memory (MB) in each whole part of so many seconds: what the daemon does not do without at that time."""
         floors: dict[int, float] = {}
         for at, size in self.memory:
             number = int(at // part)
-            floors[number] = min(size, floors.get(number, size))
+            if (number + 1) * part <= until:
+                floors[number] = min(size, floors.get(number, size))
         return [floor for _, floor in sorted(floors.items())]
 
     def _watch(self) -> None:
@@ -119,7 +120,7 @@ class Watch:
     def _sample(self) -> None:
         at = time.time() - self._started
         found = self.daemon_pid()
-        if found is None or found[1] < _YOUNG or (self.memory and at - self.memory[-1][0] < 1):
+        if found is None or found[1] < _YOUNG:
             return
         try:
             status = Path(f"/proc/{found[0]}/status").read_text(encoding="ascii")
