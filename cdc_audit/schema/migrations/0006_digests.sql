@@ -1,4 +1,4 @@
--- What values and changed columns the rows of a month that is not over hold, by 1,024 ids: who looks for a rare one reads few of them.
+-- What values and changed columns the rows of a month that is not over hold, by 256 ids: who looks for a rare one reads few of them.
 -- The daemon's writes don't pay for it: rows are digested once they lie there, on another connection. Run as audit_owner.
 --
 -- An index on images costs 20 to 50 us for each row that is written. This is next to the table, is thrown away when the month has its
@@ -16,9 +16,9 @@ create table {schema}.digests (
 alter table {schema}.digests alter terms set storage external;
 
 comment on table {schema}.digests is
-    'What the rows of months without look-up indexes hold, hashed, by 1,024 ids. Made from audit_logs by digest_rows(); no part of the proof.';
+    'What the rows of months without look-up indexes hold, hashed, by 256 ids. Made from audit_logs by digest_rows(); no part of the proof.';
 
--- Digest up to 64 times 1,024 ids that the ledger holds; the id after them, or null: none is left, or another session is at it.
+-- Digest up to 256 times 256 ids that the ledger holds; the id after them, or null: none is left, or another session is at it.
 create function {schema}.digest_rows() returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -34,7 +34,7 @@ begin
     delete from {schema}.digests as d
      where to_regclass(format('%I.%I', {schema_name}, d.partition || '_images')) is not null
         or to_regclass(format('%I.%I', {schema_name}, d.partition)) is null;
-    select (first_id + row_count) / 1024 * 1024 into settled from {schema}.ledger order by block desc limit 1;
+    select (first_id + row_count) / 256 * 256 into settled from {schema}.ledger order by block desc limit 1;
     for leaf in
         select c.relname
           from pg_inherits as i
@@ -44,10 +44,10 @@ begin
          order by c.relname desc
     loop
         select coalesce(max(end_id), 0) into first from {schema}.digests where partition = leaf;
-        execute format('select min(id) / 1024 * 1024 from %I.%I where id >= $1', {schema_name}, leaf) into first using first;
+        execute format('select min(id) / 256 * 256 from %I.%I where id >= $1', {schema_name}, leaf) into first using first;
         continue when first is null or settled is null or first >= settled;
         execute format('insert into %I.digests
-            select $1, a.id / 1024 * 1024, (a.id / 1024 + 1) * 1024, coalesce(array_agg(distinct held.term) filter (where held.term is not null), ''{{}}'')
+            select $1, a.id / 256 * 256, (a.id / 256 + 1) * 256, coalesce(array_agg(distinct held.term) filter (where held.term is not null), ''{{}}'')
               from %I.%I as a
               left join lateral (
                   select hashtext(name) from unnest(a.changed_fields) as name
@@ -59,7 +59,7 @@ begin
                     from jsonb_each_text(case jsonb_typeof(a.new_data) when ''object'' then a.new_data end)
               ) as held (term) on true
              where a.id >= $2 and a.id < $3
-             group by a.id / 1024', {schema_name}, {schema_name}, leaf)
+             group by a.id / 256', {schema_name}, {schema_name}, leaf)
           using leaf, first, least(settled, first + 65536);
         return least(settled, first + 65536);
     end loop;

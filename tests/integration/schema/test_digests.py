@@ -1,4 +1,4 @@
-"""What rows of an open month hold is digested by 1,024 ids, once all of those are there, until the month has look-up indexes."""
+"""What rows of an open month hold is digested by 256 ids, once all of those are there, until the month has look-up indexes."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_only_ids_that_are_complete_are_digested_and_all_others_are_read(
     assert where(trail, "f1001") is None  # nothing is digested
     assert list(digest_rows(connect("audit_writer"), "audit")) == [1024, 1024]  # of both months
     open_end = (1024, FAR)
-    assert where(trail, "f1001") == ((0, FAR),)
+    assert where(trail, "f1001") == ((768, FAR),)
     assert (
         where(trail, "n=1001")
         == where(trail, "text=v1001")
         == where(trail, 'deep={"a": [1, 1001]}')
-        == ((0, FAR),)
+        == ((768, FAR),)
     )
     for absent in ("f1100", "n=1100", "n=01001", "old", "text=", "null="):
         assert where(trail, absent) == (open_end,), absent
@@ -69,8 +69,8 @@ def test_only_ids_that_are_complete_are_digested_and_all_others_are_read(
     )  # no images of a row
     insert(trail, id=2048, created_at=f"{NEW}-01 12:00:00+00", changed_fields=["last"])
     assert list(digest_rows(trail, "audit")) == [2048]
-    assert where(trail, "n=1100") == ((1024, FAR),)
-    assert where(trail, "n=1001") == ((0, 1024), (2048, FAR))
+    assert where(trail, "n=1100") == ((1024, 1280), (2048, FAR))
+    assert where(trail, "n=1001") == ((768, 1024), (2048, FAR))
     assert where(trail, "last") == ((2048, FAR),)
 
 

@@ -35,7 +35,7 @@ select id, %(month)s::timestamptz + (i / 2) * interval '20 minutes', 'public',
 
 def make_months(connection: Connection, *, build: bool = True) -> None:
     """A migrated trail with ROWS_A_MONTH rows in each of MONTHS, of which all but the last are over and have their
-    indexes; of the last, rows are digested as far as they fill 1,024 ids.
+    indexes; of the last, rows are digested as far as they fill 256 ids.
     """
     migrate(connection, "audit", None)
     for number, month in enumerate(MONTHS):
