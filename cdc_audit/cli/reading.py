@@ -38,11 +38,20 @@ tier_option = click.option(
 table_argument = click.argument("table", metavar="TABLE")
 
 
-def open_trail(config: Config, dsn: str | None, tier: str = "database") -> Connection:
-    """The reader's connection: ``--dsn``, else [audit] admin_dsn, else [audit] dsn. Says which months are not looked at."""
+def open_trail(
+    config: Config,
+    dsn: str | None,
+    tier: str = "database",
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Connection:
+    """The reader's connection: ``--dsn``, else [audit] admin_dsn, else [audit] dsn. Says which months, of the time from ``since``
+    to ``until`` where that is given, are not looked at.
+    """
     connection = connect(require_dsn(dsn or config.audit.one_time_dsn, "audit"), side="audit")
     with contextlib.suppress(CdcAuditError):  # what keeps it from being read is the command's own to say
-        gone = archived(connection, config.audit.audit_schema)
+        gone = [one for one in archived(connection, config.audit.audit_schema) if one.overlaps(since, until)]
         kept, purged = [one for one in gone if not one.purged], [one for one in gone if one.purged]
         for what, months, remedy in (
             ("archived", kept if tier == "database" else [], " (--tier all, or cdc-audit archive restore)"),
@@ -61,8 +70,8 @@ def reader(config: Config, connection: Connection, tier: str) -> Iterator[Reader
     """What reads the rows of a tier. Raises as ``tiers.all_tiers`` does where that is asked for."""
     schema = config.audit.audit_schema
     if tier == "all":
-        with all_tiers(connection, schema, open_store(config.retention.archive)) as read:
-            yield read
+        with all_tiers(connection, schema, open_store(config.retention.archive)) as tiers:
+            yield tiers.read
     else:
         yield partial(read_log, connection, schema)
 

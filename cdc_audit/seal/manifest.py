@@ -21,7 +21,9 @@ whose ``retention`` block came before, or "": so a manifest that is gone is miss
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from hashlib import sha256
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,6 +32,7 @@ import orjson
 from cdc_audit.model.ledger import Block
 from cdc_audit.seal.signature import Signer, is_document_signed_by
 
+_MONTH = re.compile(r"[0-9]{4}-[0-9]{2}")
 _NOT_OURS = "not a manifest as cdc-audit writes it"
 
 
@@ -64,6 +67,11 @@ class Manifest(NamedTuple):
     made_at: str
     rows_file: File
     blocks_file: File
+
+    def overlaps(self, since: datetime | None, until: datetime | None) -> bool:
+        """Whether rows of the time from ``since`` to before ``until`` can be in it; None: without end."""
+        first, last = datetime.fromisoformat(self.since), datetime.fromisoformat(self.until)
+        return (since is None or since <= last) and (until is None or first < until)
 
 
 class Purge(NamedTuple):
@@ -187,4 +195,7 @@ def _parsed(said: Any) -> Manifest:
     known = {name: said[name] for name in Manifest._fields}
     known["ids"] = [(int(first), int(last)) for first, last in known["ids"]]
     known |= {name: File(**known[name]) for name in ("rows_file", "blocks_file")}
+    times = [datetime.fromisoformat(known[name]) for name in ("since", "until")]
+    if not _MONTH.fullmatch(known["month"]) or any(one.tzinfo is None for one in times):
+        raise ValueError
     return Manifest(**known)

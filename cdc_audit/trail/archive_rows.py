@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from typing import IO, Any
 
 from cdc_audit.errors import CheckFailedError
@@ -50,12 +49,7 @@ def rows_with(store: Store, said: Manifest, wanted: Mapping[str, str]) -> list[t
 def _may_cover(hold: Hold, said: Manifest) -> bool:
     """Whether the manifest leaves it open that a row is under a hold."""
     is_named = hold.table_name is None or any(name.endswith(f".{hold.table_name}") for name in said.tables)
-    since, until = datetime.fromisoformat(said.since), datetime.fromisoformat(said.until)
-    return (
-        is_named
-        and (hold.since is None or hold.since <= until)
-        and (hold.until is None or since < hold.until)
-    )
+    return is_named and said.overlaps(hold.since, hold.until)
 
 
 def _covers(hold: Hold, rows: Any) -> bool:

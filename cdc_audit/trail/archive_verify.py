@@ -8,7 +8,8 @@ What is looked at, of each archive:
     gives its row_hash, and together they give their rows_root (``cdc_audit.trail.verify_rows``).
 4.  Blocks, ids, counts and root are those that the manifest says.
 
-Where the rows are not there any more, and a note signed with a given key says that they were purged, all of this but the rows.
+Of archives that are not wanted, the manifest only. Where the rows are not there any more, and a note signed with a given key says
+that they were purged, all of this but the rows.
 
 And of all together: the manifest that one names as ``previous`` is there. A newest manifest that was taken away is not missed that
 way: the ledger's ``retention`` block misses it (``cdc-audit verify --archive``), and its files belong to no manifest then, which is
@@ -17,7 +18,7 @@ said.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
@@ -48,16 +49,23 @@ class Harm(NamedTuple):
 
 @dataclass(slots=True)
 class Verified:
-    """What was found. ``missing``: why the evidence is not complete. Of ``purged`` archives only headers are left."""
+    """What was found. ``missing``: why the evidence is not complete. Of ``purged`` archives only headers are left; of ``others``,
+    which were not wanted, only manifests were looked at.
+    """
 
     archives: list[Manifest] = field(default_factory=list)
     purged: list[Manifest] = field(default_factory=list)
+    others: list[Manifest] = field(default_factory=list)
     harms: list[Harm] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
 
-def verify_archives(store: Store, schema: str, keys: Mapping[str, bytes]) -> Verified:
-    """Verify all archives of a ledger. Raises UnavailableError and SettingError as the store does."""
+def verify_archives(
+    store: Store, schema: str, keys: Mapping[str, bytes], wanted: Callable[[Manifest], bool] = lambda _: True
+) -> Verified:
+    """Verify all manifests of a ledger, and those archives that are wanted. Raises UnavailableError and SettingError as the store
+    does.
+    """
     parquet.require_pyarrow()
     verified = Verified()
     names = store.names(f"{schema}/")
@@ -77,14 +85,17 @@ def verify_archives(store: Store, schema: str, keys: Mapping[str, bytes]) -> Ver
         note = manifest.note_name(said)
         belonging |= {said.rows_file.name, said.blocks_file.name, note}
         previous.append((name, said.previous))
-        if not _is_in_place(name, said, schema):
+        if not is_in_place(name, said, schema):
             verified.archives.append(said)
             verified.harms.append(Harm(name, "it is the manifest of another archive"))
             continue
-        is_purged = note in names and said.rows_file.name not in names
-        (verified.purged if is_purged else verified.archives).append(said)
         if note in names and (wrong := _wrong_note(store, note, said, manifest.hash_of(text), keys)):
             verified.harms.append(Harm(note, wrong))
+        if not wanted(said):
+            verified.others.append(said)
+            continue
+        is_purged = note in names and said.rows_file.name not in names
+        (verified.purged if is_purged else verified.archives).append(said)
         verified.harms += check_archive(store, said, keys, is_purged=is_purged)
     for name, before in previous:
         if before and before not in hashes:
@@ -125,7 +136,7 @@ def _wrong_note(store: Store, name: str, said: Manifest, sha256: str, keys: Mapp
 def _look_for_more(verified: Verified, strays: set[str], keys: Mapping[str, bytes]) -> None:
     if not keys:
         verified.missing.append("no public key was given (--public-key)")
-    if not verified.archives and not verified.purged and not verified.harms:
+    if not any((verified.archives, verified.purged, verified.others, verified.harms)):
         verified.missing.append("there is no archive")
     if strays and not verified.harms:
         some = ", ".join(sorted(strays)[:3])
@@ -135,8 +146,8 @@ def _look_for_more(verified: Verified, strays: set[str], keys: Mapping[str, byte
         )
 
 
-def _is_in_place(name: str, said: Manifest, schema: str) -> bool:
-    """Whether manifest and files have the names that follow from what they hold: no other file is ever read."""
+def is_in_place(name: str, said: Manifest, schema: str) -> bool:
+    """Whether manifest and files have the names that follow from what they hold: no other file is ever read, or written."""
     if said.schema != schema or not said.ids or name != manifest.name_of(said):
         return False
     kinds = (("rows", said.rows_file), ("blocks", said.blocks_file))
@@ -151,14 +162,15 @@ def check_archive(
     """What is wrong with the files of a manifest, which is believed. With no keys given, signatures are not looked at."""
     harms: list[Harm] = []
     with ExitStack() as stack:
-        blocks_file = _opened(store, said.blocks_file, stack, harms)
-        rows_file = None if is_purged else _opened(store, said.rows_file, stack, harms)
+        blocks_file = opened(store, said.blocks_file, stack, harms)
+        rows_file = None if is_purged else opened(store, said.rows_file, stack, harms)
         if not harms and blocks_file:
             harms += _Content(said, keys).check(blocks_file, rows_file)
     return harms
 
 
-def _opened(store: Store, file: File, stack: ExitStack, harms: list[Harm]) -> IO[bytes] | None:
+def opened(store: Store, file: File, stack: ExitStack, harms: list[Harm]) -> IO[bytes] | None:
+    """A file of an archive, to be read until the stack is closed; None if it is not there. What is wrong is added to ``harms``."""
     try:
         content = stack.enter_context(store.open(file.name))
     except FileNotFoundError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 import psycopg
@@ -41,6 +41,17 @@ class Archived(NamedTuple):
         """The month, as people say it."""
         return f"{self.month:%Y-%m}"
 
+    @property
+    def span(self) -> tuple[datetime, datetime]:
+        """The month, the end exclusive."""
+        begin = datetime(self.month.year, self.month.month, 1, tzinfo=UTC)
+        return begin, (begin + timedelta(days=31)).replace(day=1)
+
+    def overlaps(self, since: datetime | None, until: datetime | None) -> bool:
+        """Whether its month has a part in the time from ``since`` to before ``until``; None: without end."""
+        begin, end = self.span
+        return (since is None or since < end) and (until is None or until > begin)
+
 
 def archived(connection: Connection, schema: str) -> list[Archived]:
     """All months whose rows were taken out, in the order in which that was done. Raises our errors."""
@@ -49,6 +60,11 @@ def archived(connection: Connection, schema: str) -> list[Archived]:
         return _parsed(connection.execute(query))
     except psycopg.Error as error:
         raise explain(error, side="audit") from error
+
+
+def stay(connection: Connection, schema: str) -> None:
+    """See to it that no month leaves while the transaction lasts: what ``archived`` says from now on holds for all that is read."""
+    connection.execute(sql.SQL(_SQL["stay"]).format(schema=sql.Identifier(schema)))
 
 
 def _parsed(rows: psycopg.Cursor) -> list[Archived]:

@@ -21,15 +21,16 @@ from itertools import islice
 from typing import Any
 
 import orjson
-from psycopg import Connection, sql
+from psycopg import Connection
 
 from cdc_audit.model.lsn import parse_lsn
 from cdc_audit.postgres import named_sql
 from cdc_audit.seal.manifest import Manifest
 from cdc_audit.trail.archive_files import PROTOCOL, engine, require_duckdb
 from cdc_audit.trail.archive_store import Store
-from cdc_audit.trail.archived import Archived, archived, manifest_of
-from cdc_audit.trail.query import Filters, LogRow, Reader, compose, given, read_log, reading
+from cdc_audit.trail.archived import Archived, archived, manifest_of, stay
+from cdc_audit.trail.query import Filters, LogRow, compose, given, read_log, reading
+from cdc_audit.trail.report import Counted
 
 _SQL = named_sql("cdc_audit.trail", "sql/tiers.sql")
 _BATCH_ROWS = 1_000
@@ -49,8 +50,8 @@ Key = tuple[int, ...]
 
 
 @contextmanager
-def all_tiers(connection: Connection, schema: str, store: Store) -> Iterator[Reader]:
-    """What reads rows of all tiers as ``query.read_log`` reads those of the database. While it is open no month changes its tier.
+def all_tiers(connection: Connection, schema: str, store: Store) -> Iterator[Tiers]:
+    """What reads and counts rows of all tiers. While it is open no month changes its tier.
 
     Raises as ``query.reading`` and the store do; CheckFailedError if an archive is not here or not the one that the ledger names;
     SettingError where DuckDB isn't installed.
@@ -58,13 +59,15 @@ def all_tiers(connection: Connection, schema: str, store: Store) -> Iterator[Rea
     require_duckdb()
     sizes: dict[str, int] = {}
     with reading(connection, schema) as may_open, engine(store, sizes) as duckdb:
-        connection.execute(sql.SQL(_SQL["stay"]).format(schema=sql.Identifier(schema)))
+        stay(connection, schema)
         months = [one for one in archived(connection, schema) if not one.purged]
-        yield _Tiers(connection, schema, store, duckdb, sizes, months, may_open).read
+        yield Tiers(connection, schema, store, duckdb, sizes, months, may_open)
 
 
 @dataclass(slots=True)
-class _Tiers:
+class Tiers:
+    """Made by ``all_tiers``; its methods raise as that does."""
+
     connection: Connection
     schema: str
     store: Store
@@ -75,7 +78,7 @@ class _Tiers:
     _manifests: dict[str, Manifest] = field(default_factory=dict)
 
     def read(self, filters: Filters) -> Iterator[LogRow]:
-        """The rows that match, at most ``filters.limit``, in the order that is asked for."""
+        """The rows that match, at most ``filters.limit``, in the order that is asked for, as ``query.read_log`` gives them."""
         due = [
             (_first_key(one, filters), self._rows(one, filters))
             for one in self.months
@@ -84,6 +87,19 @@ class _Tiers:
         with closing(read_log(self.connection, self.schema, filters)) as hot:
             streams = [((), hot), *due]
             yield from islice(_merged(streams, filters), filters.limit)
+
+    def counted(self, since: datetime, until: datetime) -> list[Counted]:
+        """The rows in archives committed from ``since`` to before ``until``, by archive and what a report tells apart."""
+        filters = Filters(since=since, until=until)
+        found: list[Counted] = []
+        for manifest in [self._manifest(one) for one in self.months if _may_hold(one, filters)]:
+            if _has(manifest, filters):
+                conditions, values = _conditions(filters, opened=False)
+                query = _SQL["counted"].format(conditions=" and ".join(conditions))
+                values["file"] = f"{PROTOCOL}://{manifest.rows_file.name}"
+                with self.duckdb.cursor() as cursor:
+                    found += map(Counted._make, cursor.execute(query, values).fetchall())
+        return found
 
     def _rows(self, one: Archived, filters: Filters) -> Iterator[LogRow]:
         """The rows of an archive that match, in order."""
@@ -140,26 +156,18 @@ def _key(row: LogRow, filters: Filters) -> Key:
 
 def _first_key(one: Archived, filters: Filters) -> Key:
     """No row of an archive comes before this."""
-    return (one.ids[0][0],) if filters.oldest_first else (-_microseconds(_span(one)[1]),)
+    return (one.ids[0][0],) if filters.oldest_first else (-_microseconds(one.span[1]),)
 
 
 def _microseconds(at: datetime) -> int:
     return (at - _EPOCH) // timedelta(microseconds=1)
 
 
-def _span(one: Archived) -> tuple[datetime, datetime]:
-    """The month, the end exclusive."""
-    begin = datetime(one.month.year, one.month.month, 1, tzinfo=UTC)
-    return begin, (begin + timedelta(days=31)).replace(day=1)
-
-
 def _may_hold(one: Archived, filters: Filters) -> bool:
     """Whether rows that match can be in an archive, by what the ledger says of it."""
-    begin, end = _span(one)
     return (
-        (filters.since is None or filters.since < end)
-        and (filters.until is None or filters.until > begin)
-        and (filters.before_at is None or filters.before_at >= begin)
+        one.overlaps(filters.since, filters.until)
+        and (filters.before_at is None or filters.before_at >= one.span[0])
         and (filters.above_id is None or filters.above_id < one.ids[-1][1])
         and (filters.up_to_id is None or filters.up_to_id >= one.ids[0][0])
         and (filters.id is None or any(first <= filters.id <= last for first, last in one.ids))
@@ -178,8 +186,7 @@ def _has(manifest: Manifest, filters: Filters) -> bool:
     return (
         bool(named)
         and (not at or parse_lsn(manifest.start_lsn) <= at <= parse_lsn(manifest.end_lsn))
-        and (filters.since is None or datetime.fromisoformat(manifest.until) >= filters.since)
-        and (filters.until is None or datetime.fromisoformat(manifest.since) < filters.until)
+        and manifest.overlaps(filters.since, filters.until)
     )
 
 

@@ -16,6 +16,11 @@ select max(block) from {schema}.ledger
 -- And purges of what they took out.
 select block, kind, written_at, detail from {schema}.ledger where kind in ('retention', 'purge') order by block
 
+-- name: stay
+-- Until the end of the transaction no partition can be dropped, so a month is either here or, as the ledger says from now on, in its
+-- archive.
+lock table {schema}.audit_logs in access share mode
+
 -- name: now
 select pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp()::text
 

@@ -1,8 +1,3 @@
--- name: stay
--- Until the end of the transaction no partition can be dropped, so a month is either here or, as the ledger says from now on, in its
--- archive.
-lock table {schema}.audit_logs in access share mode
-
 -- name: utc
 set timezone = 'UTC'
 
@@ -15,6 +10,14 @@ select id, created_at::varchar, schema_name, table_name, record_id, action, old_
  where {conditions}
  order by {order}
  limit {limit}
+
+-- name: counted
+-- DuckDB: how many rows of one file there are of each kind that a report tells apart, and the first and the last of them.
+select action, context_trust, capture, coalesce(user_id, user_email), db_user, schema_name, table_name, count(*),
+       min(created_at)::varchar, max(created_at)::varchar, min(id), max(id)
+  from read_parquet($file, hive_partitioning = false)
+ where {conditions}
+ group by 1, 2, 3, 4, 5, 6, 7
 
 -- name: newest_first
 created_at desc, id desc

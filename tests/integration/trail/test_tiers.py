@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,10 +13,13 @@ from random import Random
 from typing import Any
 
 import pytest
+from click.testing import Result
 
 from cdc_audit import postgres
 from cdc_audit.config import Redact
-from cdc_audit.model.event import Action, ApplicationEvent, Change, Shape, Truncate
+from cdc_audit.errors import CheckFailedError
+from cdc_audit.model.context import NO_CONTEXT
+from cdc_audit.model.event import Action, ApplicationEvent, Change, Shape, Suppressed, Truncate
 from cdc_audit.schema.migrate import migrate
 from cdc_audit.sink.redaction import load_redaction
 from cdc_audit.trail.archive_store import Bucket, Folder
@@ -69,7 +74,10 @@ def _trail(dsn: str) -> None:
                     ]
                 if at.startswith("2025-05-09"):
                     changes.append(ApplicationEvent("READ", "clinic.patients", "7", b'{"why": "a\\nb"}'))
-                writer.data(1, at, *changes, context=rand.choice([ANN, BEN]))
+                    changes.append(Suppressed("DELETE", "public", "keyless", ""))
+                    writer.bare("gap", reason="slot lost")
+                said_by = rand.choice([ANN, BEN])
+                writer.data(1, at, *changes, context=NO_CONTEXT if at.startswith("2025-03-28") else said_by)
 
 
 def _step(live: dict[int, list[bytes]], rand: Random) -> Change:
@@ -240,3 +248,128 @@ def test_without_duckdb_it_says_what_to_install(scene: Scene, monkeypatch: pytes
     assert "reading archives needs duckdb" in str(said) and "cdc-audit[cold]" in str(
         getattr(said, "remedy", "")
     )
+
+
+WHOLE = ("2025-01-01", f"{datetime.now(UTC):%Y-%m}-02")
+MIDST = ("2025-02-05T12:00", "2025-05-28T01:02:03.45")  # of that moment's rows none
+Sections = dict[str, list[list[str]]]
+
+
+def _report(scene: Scene, span: tuple[str, str], *more: str) -> tuple[Sections, Result]:
+    """The report's tables, each with its columns' names first."""
+    output = scene.folder / "report"
+    times = ("--since", span[0], "--until", span[1], "--output", str(output))
+    done = scene.call("report", *times, "--public-key", scene.public, *more)
+    found: Sections = {}
+    for title, *cells in csv.reader((scene.folder / "report.csv").read_text().splitlines()):
+        found.setdefault(title, []).append(cells)
+    return found, done
+
+
+def _counted(scene: Scene, span: tuple[str, str]) -> Sections:
+    """What a report on the trail must count, of its rows as they stand in the database: counts and, where it tells them, bounds."""
+    query = """select action, context_trust, capture, coalesce(user_id, user_email, ''), coalesce(db_user, ''), schema_name,
+        table_name, to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), id from audit.audit_logs"""
+    rows = scene.server.execute(
+        f"{query} where created_at >= '{span[0]}+00' and created_at < '{span[1]}+00' order by id",
+        dbname=scene.name,
+    )
+    removals = [row for row in rows if row[0] in ("DELETE", "TRUNCATE")]
+    doubtful = [row for row in rows if row[1] in ("none", "forged", "invalid")]
+    partial = [row for row in rows if row[2] not in ("full", "snapshot")]
+    actors = _grouped(rows, (3, 4), 7)
+    deletions = Counter((row[3], row[4]) for row in removals)
+    for one in actors:
+        one.insert(3, str(deletions[one[0], one[1]]))
+    return {
+        "rows by action": [one[:4] for one in _grouped(rows, (0, 1, 2), 8)],
+        "actors": actors,
+        "deletions": _grouped(removals, (5, 6, 0, 3), 7),
+        "changes that nobody can be believed to have made": _grouped(doubtful, (5, 6, 1), 8),
+        "changes without whole row images": _grouped(partial, (5, 6, 0, 2), 8),
+    }
+
+
+def _grouped(rows: list[tuple[Any, ...]], by: tuple[int, ...], bound: int) -> list[list[str]]:
+    groups: dict[tuple[str, ...], list[Any]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[at] for at in by), []).append(row[bound])
+    return sorted([*key, *map(str, (len(some), min(some), max(some)))] for key, some in groups.items())
+
+
+GONE = "months of this time that have left the database"
+
+
+def test_a_report_counts_the_same_rows_before_and_after_they_were_archived(scene: Scene) -> None:
+    was = {}
+    for span in (WHOLE, MIDST):
+        was[span], done = _report(scene, span)
+        assert done.exception is None and "not looked at" not in done.stderr
+        expected = _counted(scene, span)
+        assert all(expected.values())
+        for title, rows in expected.items():
+            assert sorted(was[span][title][1:]) == rows, title
+        assert len(was[span]["gaps of the whole trail"]) == 2 and len(was[span].pop(GONE)) == 1
+    scene.told("archive", "run")
+    for span, counted in ((WHOLE, range(1, 7)), (MIDST, range(2, 6))):
+        now, done = _report(scene, span, "--tier", "all")
+        assert done.exception is None and "not looked at" not in done.stderr
+        months = [f"2025-{month:02}" for month in counted]
+        gone = now.pop(GONE)
+        assert [(month, here) for month, _, here, *_ in gone[1:]] == [
+            (one, "archived, counted") for one in months
+        ]
+        assert {**now, "verification": []} == {**was[span], "verification": []}
+        told = " ".join(line for (line,) in now["verification"])
+        assert f"archives verified with files, rows, blocks and signatures: {', '.join(months)} (" in told
+        others = "archives of other times, of which only manifests were verified: 2025-01, 2025-06 (" in told
+        assert others == (span is MIDST) and "their manifests were compared" in told
+
+
+def test_a_report_on_the_database_alone_names_the_months_that_it_does_not_count(scene: Scene) -> None:
+    total = _report(scene, WHOLE)[0]["scope"][4]
+    scene.told("archive", "run", "--months", "3")
+    found, done = _report(scene, ("2025-02-05", "2025-06-01"))
+    listed = [json.loads(line) for line in scene.told("archive", "list", "--json").splitlines()]
+    rows = sum(one["rows"] for one in listed[1:])
+    said = f"{rows} archived rows of 2025-02, 2025-03 (--tier all counts them)"
+    assert ["not counted", said] in found["scope"]
+    assert f"not looked at: {rows:,} archived rows of 2025-02 to 2025-03" in done.stderr
+    gone = found[GONE][1:]
+    assert [(month, here) for month, _, here, *_ in gone] == [
+        ("2025-02", "archived, not counted"),
+        ("2025-03", "archived, not counted"),
+    ]
+    found, done = _report(scene, ("2025-04-01", "2025-06-01"))
+    assert "not counted" not in str(found["scope"]) and "not looked at" not in done.stderr
+    scene.told("archive", "purge", "--without-archive", RETENTION_HOT="1 month", RETENTION_KEEP="1 month")
+    found, done = _report(scene, WHOLE, "--tier", "all")
+    assert "purged rows of 2025-01, 2025-02, 2025-03" in str(found["scope"]) and done.exception is None
+    assert int(total[1]) > int(found["scope"][4][1]) > 0
+
+
+def test_a_report_names_an_archive_that_is_not_what_was_written(scene: Scene) -> None:
+    scene.told("archive", "run")
+    root = scene.folder / "archive/audit"
+    (blocks,) = (root / "blocks/month=2025-03").iterdir()
+    content = blocks.read_bytes()
+    blocks.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    found, done = _report(scene, MIDST, "--tier", "all")
+    told = [line for (line,) in found["verification"]]
+    assert isinstance(done.exception, CheckFailedError) and "verified" not in told
+    assert any(f"month=2025-03/{blocks.name}: it is not the file whose" in line for line in told), told
+    blocks.write_bytes(content)
+    (newest,) = (root / "manifests").glob("2025-06-*")
+    content = newest.read_bytes()
+    newest.unlink()
+    found, done = _report(scene, MIDST, "--tier", "all")
+    assert isinstance(done.exception, CheckFailedError)
+    assert any(f"{newest.name}: it is not here, but block" in line for (line,) in found["verification"])
+    newest.write_bytes(content)
+    (rows,) = (root / "rows/month=2025-04").iterdir()
+    rows.unlink()
+    (scene.folder / "report.csv").unlink()
+    assert f"month=2025-04/{rows.name} is not here" in scene.refusal(
+        "report", "--since", MIDST[0], "--output", str(scene.folder / "report"), "--tier", "all"
+    )
+    assert not (scene.folder / "report.csv").exists(), "what can't be counted is not reported on"

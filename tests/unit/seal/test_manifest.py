@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -51,3 +53,31 @@ def test_a_manifest_that_another_key_signed_is_refused() -> None:
     forged = manifest.write(SAID, B).replace(B.key_id.encode(), A.key_id.encode())
     with pytest.raises(ValueError, match="the signature is not"):
         manifest.read(forged, {A.key_id: A.public})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"month": "../../etc"}, {"month": "2025-01/x"}, {"since": "2025-01-01T00:00:00"}, {"until": "then"}],
+    ids=str,
+)
+def test_a_text_that_names_no_month_and_no_times_is_no_manifest_whoever_signed_it(
+    wrong: dict[str, str],
+) -> None:
+    text = manifest.write(SAID._replace(**wrong), A)  # type: ignore[arg-type]
+    for keys in ({}, {A.key_id: A.public}):
+        with pytest.raises(ValueError, match="not a manifest"):
+            manifest.read(text, keys)
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "expected"),
+    [
+        (None, None, True), ("2025-01-31", None, True), ("2025-01-31T00:00:00.000001", None, False), (None, "2025-01-01", False),
+        (None, "2025-01-01T00:00:00.000001", True), ("2024-01-01", "2026-01-01", True), ("2025-01-10", "2025-01-11", True),
+    ],
+)  # fmt: skip
+def test_an_archive_holds_rows_from_its_first_to_its_last_inclusive(
+    since: str | None, until: str | None, expected: bool
+) -> None:
+    times = [datetime.fromisoformat(one).replace(tzinfo=UTC) if one else None for one in (since, until)]
+    assert SAID.overlaps(*times) == expected
