@@ -11,7 +11,9 @@ from psycopg import Connection
 
 from cdc_audit import failpoint
 from cdc_audit.cli.archive_plan import Planned, plan, plan_archived
+from cdc_audit.cli.fetch import command as fetch_command
 from cdc_audit.cli.key import read_public
+from cdc_audit.cli.months import chosen, month_options, none_meant
 from cdc_audit.cli.purge import command as purge_command
 from cdc_audit.cli.settings import require_dsn, with_config
 from cdc_audit.config import Config
@@ -46,8 +48,8 @@ def command() -> None:
     Where archives are is said in [retention] archive: a folder (file:/mnt/elsewhere/archive) or a bucket (s3://bucket/prefix).
     Needs the extra: pip install 'cdc-audit[archive]'.
 
-    plan, run, list, restore and purge connect with [audit] admin_dsn; run and purge sign with [ledger] signing_key_file. verify
-    needs no database.
+    plan, run, list, restore and purge connect with [audit] admin_dsn; run and purge sign with [ledger] signing_key_file. fetch
+    and verify need no database.
 
     Exit codes: 0 done, 1 something is not what was written, 2 usage, 3 evidence is missing, 69 the audit database or the archive
     is away or too busy, 75 another run is at work, 77 not permitted, 78 configuration or key.
@@ -142,16 +144,31 @@ def list_command(config: Config, *, as_json: bool) -> None:
 @click.option(
     "--archive", "place", metavar="URL", help="Where the archives are, if not in [retention] archive."
 )
+@month_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @with_config
-def verify_command(config: Config, *, key_files: Sequence[Path], place: str | None, as_json: bool) -> None:
+def verify_command(
+    config: Config,
+    *,
+    key_files: Sequence[Path],
+    place: str | None,
+    since: str | None,
+    until: str | None,
+    as_json: bool,
+) -> None:
     """Verify all archives of a ledger, with no database: manifests, files, every row, every block, signatures.
+
+    With --since or --until: of other months only manifests, as cdc-audit archive fetch brings them.
 
     Names what was altered or removed. That the newest archive was taken away, manifest and files, only the ledger can tell:
     cdc-audit verify --archive.
     """
     keys = {key_id(one): one for one in map(read_public, key_files)}
-    found = verify_archives(open_store(place or config.retention.archive), config.audit.audit_schema, keys)
+    is_meant = chosen(since, until)
+    store = open_store(place or config.retention.archive)
+    found = verify_archives(store, config.audit.audit_schema, keys, lambda said: is_meant(said.month))
+    if found.others and not (found.archives or found.purged or found.harms):
+        raise none_meant()
     rows = sum(one.rows for one in found.archives)
     code = 1 if found.harms else 3 if found.missing else 0
     if as_json:
@@ -162,6 +179,7 @@ def verify_command(config: Config, *, key_files: Sequence[Path], place: str | No
             "archives": len(found.archives),
             "rows": rows,
             "purged": len(found.purged),
+            "others": len(found.others),
             "findings": [one._asdict() for one in found.harms],
             "missing": found.missing,
         }
@@ -172,6 +190,8 @@ def verify_command(config: Config, *, key_files: Sequence[Path], place: str | No
         )
         if found.purged:
             click.echo(f"{len(found.purged):,} archives were purged, their headers are here")
+        if found.others:
+            click.echo(f"{len(found.others):,} archives of other months: only their manifests")
         for line in map(str, found.harms):
             click.echo(line)
         if not found.harms:
@@ -186,8 +206,7 @@ def verify_command(config: Config, *, key_files: Sequence[Path], place: str | No
 @command.command(
     "restore", epilog="Example: cdc-audit archive restore --since 2024-01 --until 2024-03 --into restored"
 )
-@click.option("--since", metavar="MONTH", help="From this month on, as in 2024-01.")
-@click.option("--until", metavar="MONTH", help="Through this month.")
+@month_options
 @click.option(
     "--into", default="restored", show_default=True, help="A schema of its own, made where it is missing."
 )
@@ -199,16 +218,13 @@ def restore_command(config: Config, *, since: str | None, until: str | None, int
     once, however often this is repeated. The trail itself is not touched. To be rid of it: drop schema restored cascade.
     """
     require_pyarrow()
+    is_meant = chosen(since, until)
     schema = config.audit.audit_schema
     if into == schema:
         raise UsageError("--into is the trail's own schema", remedy="name another one")
     store = open_store(config.retention.archive)
     with _connection(config) as audit:
-        wanted = [
-            one
-            for one in archived(audit, schema)
-            if (not since or since <= one.name) and (not until or one.name <= until)
-        ]
+        wanted = [one for one in archived(audit, schema) if is_meant(one.name)]
         for one in wanted:
             if one.purged:
                 click.echo(f"{one.name}: purged, as block {one.purged} says", err=True)
@@ -216,7 +232,7 @@ def restore_command(config: Config, *, since: str | None, until: str | None, int
             restore(audit, schema, into, store, one)
             click.echo(f"{one.name}: {one.rows:,} rows in {into}.audit_logs")
     if not wanted:
-        raise UsageError("no archived month is meant", remedy="see which there are: cdc-audit archive list")
+        raise none_meant()
 
 
 def _drain(audit: Connection, schema: str) -> None:
@@ -276,4 +292,5 @@ def _connection(config: Config) -> Connection:
     return connect(require_dsn(config.audit.one_time_dsn, "audit"), side="audit")
 
 
+command.add_command(fetch_command)
 command.add_command(purge_command)

@@ -31,7 +31,7 @@ STORY: tuple[tuple[str, ...], ...] = (
     ("hold", "list"), ("hold", "release"), ("erase",), ("key", "rotate"), ("slot", "status"), ("slot", "advance"),
     ("slot", "recreate"), ("slot", "drop"), ("slot", "create"), ("source", "uninstall"),
 )  # fmt: skip
-ARCHIVES = tuple(("archive", name) for name in ("plan", "run", "list", "verify", "restore", "purge"))
+ARCHIVES = tuple(("archive", name) for name in ("plan", "run", "list", "verify", "fetch", "restore", "purge"))
 SOURCE = """
 create schema shop; create schema crm;
 create table shop.orders (id int primary key);

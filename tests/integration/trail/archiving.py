@@ -128,3 +128,10 @@ def key_files(folder: Path) -> None:
     file.chmod(0o600)
     public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (folder / "key.pem.pub").write_bytes(public)
+
+
+def flipped(path: Path, at: int) -> Callable[[], object]:
+    """Change a byte; call the result to change it back."""
+    content = path.read_bytes()
+    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    return lambda: path.write_bytes(content)

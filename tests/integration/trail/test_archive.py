@@ -28,7 +28,7 @@ from cdc_audit.ops.tiers import Tiers, survey
 from cdc_audit.postgres import connect_async
 from cdc_audit.sink.redaction import load_redaction
 from cdc_audit.sink.retirement import covering
-from tests.integration.trail.archiving import JANUARY, MARCH, POINTS, Scene
+from tests.integration.trail.archiving import JANUARY, MARCH, POINTS, Scene, flipped
 from tests.integration.trail.tampering import BEN
 from tests.support.daemon import until
 from tests.support.object_store import ObjectStore
@@ -100,13 +100,6 @@ def test_killed_at_each_step_it_is_repeated_and_no_row_is_lost_or_doubled(scene:
     scene.verified()
     scene.told("archive", "restore")
     assert scene.rows("restored.audit_logs") + scene.rows() == before
-
-
-def flipped(path: Path, at: int) -> Callable[[], object]:
-    """Change a byte; call the result to change it back."""
-    content = path.read_bytes()
-    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-    return lambda: path.write_bytes(content)
 
 
 def test_an_altered_byte_of_any_file_is_named_with_its_file(scene: Scene) -> None:
