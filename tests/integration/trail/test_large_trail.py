@@ -122,6 +122,16 @@ def test_of_what_is_frequent_only_the_newest_rows_are_read(trail: Connection, fi
     assert "audit_logs_2026_08" not in seen[1]
 
 
+def test_a_text_is_looked_for_in_the_newest_ids_of_all_months_at_once(trail: Connection) -> None:
+    asked = Filters(text="rare/", above_id=1_000)
+    with plans(trail) as seen:
+        found = [row.id for row in read_log(trail, "audit", asked)]
+    assert found == [row.id for row in everything(trail) if matches(row, asked)]
+    assert min(found) < ROWS - 10_000  # beyond the newest, which are read first
+    assert len(seen) == 3
+    assert [whole_months(plan) for plan in seen] == [[]] * len(seen)
+
+
 def test_a_page_ends_with_the_month_that_fills_it(trail: Connection) -> None:
     with plans(trail) as seen:
         list(read_log(trail, "audit", Filters(record="421", limit=6)))
@@ -233,6 +243,7 @@ def matches(row: LogRow, filters: Filters) -> bool:
         filters.ip is None
         or (row.ip_address or "").startswith(filters.ip.partition("/")[0].removesuffix(".0")),
         filters.xid in (None, row.xid),
+        filters.above_id is None or row.id > filters.above_id,
         filters.since is None or datetime.fromisoformat(row.created_at) >= filters.since,
         filters.until is None or datetime.fromisoformat(row.created_at) < filters.until,
         not filters.removals or row.action in ("DELETE", "TRUNCATE"),
