@@ -9,7 +9,7 @@ import click
 import orjson
 from psycopg import Connection
 
-from cdc_audit import failpoint
+from cdc_audit import failpoint, memory
 from cdc_audit.cli.archive_plan import Planned, plan, plan_archived
 from cdc_audit.cli.fetch import command as fetch_command
 from cdc_audit.cli.key import read_public
@@ -56,6 +56,7 @@ def command() -> None:
 
     Example: cdc-audit archive plan && cdc-audit archive run
     """
+    memory.let_arrow_give_back()
 
 
 @command.command("plan", epilog="Example: cdc-audit archive plan --json | jq .step")
@@ -112,6 +113,7 @@ def run_command(config: Config, *, most: int | None, as_json: bool) -> None:
         due = [one for one in plan(audit, config) if one.step is Step.ARCHIVE][:most]
         for one in due:
             _archive(audit, config, one, store, signer, as_json=as_json)
+            memory.give_back()
     if not due and not as_json:
         click.echo("nothing to archive")
 

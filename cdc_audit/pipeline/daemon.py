@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import gc
 import random
 import time
 from contextlib import suppress
 
 import psycopg
 
+from cdc_audit import memory
 from cdc_audit.config import Config
 from cdc_audit.errors import (
     AnotherDaemonError,
@@ -30,7 +29,6 @@ from cdc_audit.sink.redaction import load_redaction
 
 _HEALTHY_AFTER = 10.0  # seconds; a session that lasted so long, or stored anything, was well: the next failure is a first one
 _TICK = 1.0
-_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of the GNU C library
 _AFTERMATH = (
     3.0  # seconds in which the servers may still hold lock and slot for a session of ours that has ended
 )
@@ -88,7 +86,7 @@ class Daemon:
         try:
             while not self._stopping.is_set() and await self._turn():
                 self._session = None
-                _give_back()
+                memory.give_back()
         finally:
             await self._anchors.close()
             anchoring.cancel()
@@ -189,12 +187,3 @@ class Daemon:
         while True:
             self._observer.ticked()
             await asyncio.sleep(_TICK)
-
-
-def _give_back() -> None:
-    """Memory of a session that has ended. It is megabytes in cycles, and rows make none: the collector would not come for hours.
-    And the C library keeps what is freed between what isn't, so that each backlog after a bad day would leave the process larger.
-    """
-    gc.collect()
-    if _TRIM is not None:
-        _TRIM(0)

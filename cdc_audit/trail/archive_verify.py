@@ -23,6 +23,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import IO, NamedTuple
 
+from cdc_audit import memory
 from cdc_audit.model.ledger import Block
 from cdc_audit.model.lsn import format_lsn
 from cdc_audit.seal import manifest, parquet
@@ -97,6 +98,7 @@ def verify_archives(
         is_purged = note in names and said.rows_file.name not in names
         (verified.purged if is_purged else verified.archives).append(said)
         verified.harms += check_archive(store, said, keys, is_purged=is_purged)
+        memory.give_back()
     for name, before in previous:
         if before and before not in hashes:
             verified.harms.append(Harm(name, "the manifest that it names as the one before is not here"))
