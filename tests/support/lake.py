@@ -1,4 +1,4 @@
-"""``Lake``: a trail in Iceberg tables, in a folder, with a catalog in SQLite; read by libraries, not by the product."""
+"""``Lake``: a trail in Iceberg tables, in a folder, its catalog in SQLite or PostgreSQL; read by libraries, not the product."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from pyiceberg.catalog import load_catalog
 
-from tests.support.databases import Databases
+from tests.support.databases import Databases, url
 
 _COPIED = """
 create schema lake;
@@ -26,10 +27,11 @@ create table lake.audit_logs (
 
 @dataclass(frozen=True)
 class Lake:
-    """A catalog of its own in a folder."""
+    """A catalog of its own: in the folder, or in the database that ``catalog`` is the DSN of."""
 
     folder: Path
     namespace: str = "audit"
+    catalog: str = ""
 
     def environment(self, databases: Databases, **more: str) -> dict[str, str]:
         """As ``Databases.environment``, for a daemon that writes here."""
@@ -40,7 +42,27 @@ class Lake:
 
     @property
     def _where(self) -> dict[str, str]:
-        return {"uri": f"sqlite:///{self.folder / 'catalog.db'}", "warehouse": f"file://{self.folder}"}
+        uri = f"sqlite:///{self.folder / 'catalog.db'}"
+        if self.catalog:
+            uri = url(self.catalog).replace("postgresql:", "postgresql+psycopg:")
+        return {"uri": uri, "warehouse": f"file://{self.folder}"}
+
+    @property
+    def by_jdbc(self) -> dict[str, str]:
+        """The same catalog, for ``engines.in_spark``."""
+        given = conninfo_to_dict(self.catalog)
+        place = f"jdbc:postgresql://{given['host']}:{given['port']}/{given['dbname']}"
+        return {
+            "name": "default",
+            "namespace": self.namespace,
+            "jdbc": place,
+            "warehouse": self._where["warehouse"],
+        }
+
+    def metadata(self, name: str) -> str:
+        """Where a table's newest metadata file is."""
+        with self.table(name) as table:
+            return str(table.metadata_location)
 
     @contextmanager
     def table(self, name: str) -> Iterator[Any]:

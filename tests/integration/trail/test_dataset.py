@@ -9,7 +9,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import psycopg
@@ -18,32 +17,26 @@ import pytest
 from pyarrow import parquet
 
 from tests.integration.trail.archiving import Scene
+from tests.support import engines
+from tests.support.engines import Answer
 
 LAKE = Path(__file__).parents[3] / "deploy/lake"
 RECORD = (LAKE / "history.sql").read_text().replace("'42'", "'2'")
 BULK = (LAKE / "bulk.sql").read_text().replace("> 100", "> 2")
 EVOLVED = "select tenant, count(*) as rows_of from audit_logs group by tenant order by rows_of desc"
 
-Answer = list[dict[str, Any]]
 
-
-def in_duckdb(rows: Path, question: str) -> Answer:
+def in_duckdb(rows: Path, *questions: str) -> list[Answer]:
     with duckdb.connect() as engine:
         engine.execute("set timezone = 'UTC'")
         place = f"read_parquet('{rows}/**/*.parquet', hive_partitioning = true, union_by_name = true)"
         engine.execute(f"create view audit_logs as from {place}")
-        found: Answer = engine.sql(question).to_arrow_table().to_pylist()
-    return found
+        return [engines.plain(engine.sql(one).to_arrow_table().to_pylist()) for one in questions]
 
 
-def in_spark(rows: Path, question: str) -> Answer:
-    from pyspark.sql import SparkSession  # type: ignore[import-not-found,unused-ignore]
-
-    builder = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
-    session = builder.config("spark.sql.session.timeZone", "UTC").getOrCreate()
-    session.read.option("mergeSchema", "true").parquet(str(rows)).createOrReplaceTempView("audit_logs")
-    found: Answer = session.sql(question).toArrow().to_pylist()
-    return found
+def in_spark(rows: Path, *questions: str) -> list[Answer]:
+    engines.fetch()
+    return engines.ask("spark", {"rows": str(rows)}, questions)
 
 
 ENGINES = [
@@ -52,7 +45,7 @@ ENGINES = [
         in_spark,
         marks=pytest.mark.skipif(
             os.environ.get("CDC_AUDIT_TEST_SPARK") != "1",
-            reason="CDC_AUDIT_TEST_SPARK=1, Java and pip install pyspark run it; DuckDB shows the same",
+            reason="CDC_AUDIT_TEST_SPARK=1 and Java run it; DuckDB shows the same",
         ),
     ),
 ]
@@ -67,12 +60,12 @@ def in_postgres(scene: Scene, question: str) -> Answer:
             "create temp view audit_logs as select id, created_at, schema_name, table_name, record_id, action, old_data::text,"
             " new_data::text, user_id, user_email, context_trust, xid, commit_lsn::text, seq from audit.audit_logs where id <= 18"
         )
-        return connection.execute(question).fetchall()
+        return engines.plain(connection.execute(question).fetchall())
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_another_engine_answers_as_postgresql_did_and_still_does_when_columns_are_added(
-    scene: Scene, engine: Callable[[Path, str], Answer]
+    scene: Scene, engine: Callable[..., list[Answer]]
 ) -> None:
     wanted = {question: in_postgres(scene, question) for question in (RECORD, BULK)}
     assert len(wanted[RECORD]) == 1 and len(wanted[BULK]) > 3
@@ -84,7 +77,7 @@ def test_another_engine_answers_as_postgresql_did_and_still_does_when_columns_ar
     }
     scene.told("archive", "run")
     rows = scene.folder / "archive/audit/rows"
-    assert {question: engine(rows, question) for question in wanted} == wanted
+    assert engine(rows, *wanted) == list(wanted.values())
 
     later = parquet.read_table(next((rows / "month=2025-03").iterdir()), partitioning=None)
     later = later.set_column(
@@ -94,5 +87,5 @@ def test_another_engine_answers_as_postgresql_did_and_still_does_when_columns_ar
     parquet.write_table(
         later.append_column("tenant", pa.array(["t1"] * len(later))), rows / "month=2025-04/19.parquet"
     )
-    assert engine(rows, RECORD) == wanted[RECORD]
-    assert engine(rows, EVOLVED) == [{"tenant": None, "rows_of": 18}, {"tenant": "t1", "rows_of": 3}]
+    tenants = [{"tenant": None, "rows_of": 18}, {"tenant": "t1", "rows_of": 3}]
+    assert engine(rows, RECORD, EVOLVED) == [wanted[RECORD], tenants]
