@@ -6,6 +6,7 @@ import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -68,6 +69,8 @@ class Server:
         """Stop listening; may be called more than once."""
         server, self._server = self._server, None
         if server is not None:
+            with suppress(OSError):  # wakes its thread at once, where the system lets it
+                server.socket.shutdown(socket.SHUT_RDWR)
             server.shutdown()
             server.server_close()
 

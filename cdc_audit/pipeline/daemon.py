@@ -133,8 +133,11 @@ class Daemon:
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait([running, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if not running.done() and not session.has_streamed:
-                running.cancel()
+            if not running.done():
+                if session.has_streamed:
+                    session.wake()
+                else:
+                    running.cancel()
             await running
         except asyncio.CancelledError:
             if not self._stopping.is_set():

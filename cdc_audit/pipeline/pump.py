@@ -97,6 +97,11 @@ class Pump:
     def end(self) -> None:
         """Let ``run`` return at the next end of a transaction, and take nothing of one that comes after it."""
         self._is_to_end = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Look at once whether it is time to stop: nothing may arrive for a tick."""
+        self._stream.wake()
 
     async def run(self) -> None:
         """Return when told to, with all whole transactions handed over in closed blocks."""

@@ -41,14 +41,13 @@ from cdc_audit.source.plugin_options import (
     pgoutput_options,
     wal2json_options,
 )
-from cdc_audit.source.sidecar import Sidecar
+from cdc_audit.source.sidecar import LOOK_LIMIT, Sidecar
 from cdc_audit.source.stream import Stream
 
 # Past this, a source that wants to shut down must not wait for an audit database that does not answer.
 STALL_LIMIT = 10.0
 _REPORT_INTERVAL = 10.0
 _POLL_INTERVAL = 1.0
-_LOOK_LIMIT = 10.0  # seconds that a look at the slot may take: it needs no disk
 _MISSES = 3  # looks in a row at which nobody reads the slot: a network lets the stream seem open for long
 
 
@@ -107,6 +106,11 @@ class Session:
         if self._left_out - left_out(config.source.exclude):  # this stream will never hold them
             self.is_superseded = True
             self._running.end()
+
+    def wake(self) -> None:
+        """Let a stop be noticed at once."""
+        if self._running is not None:
+            self._running.wake()
 
     async def run(self) -> None:
         """From connecting to the end. Always closes its connections."""
@@ -214,10 +218,10 @@ class Session:
         """
         assert self._timeline
         try:
-            async with asyncio.timeout(_LOOK_LIMIT):
+            async with asyncio.timeout(LOOK_LIMIT):
                 now = (await self._timeline.identify()).timeline
         except TimeoutError:
-            raise UnavailableError(f"source database: no answer within {_LOOK_LIMIT:.0f} s") from None
+            raise UnavailableError(f"source database: no answer within {LOOK_LIMIT:.0f} s") from None
         if now != timeline:
             raise UnavailableError(f"source database: the standby turned from timeline {timeline} to {now}")
 
@@ -331,11 +335,7 @@ class Session:
     async def _look(self, settled_lsn: int) -> bool:
         """Tell what the slot and the tables are like; whether somebody reads the slot. Raises UnavailableError after a while."""
         assert self._sidecar
-        try:
-            async with asyncio.timeout(_LOOK_LIMIT):
-                slot = await self._sidecar.slot()
-        except TimeoutError:
-            raise UnavailableError(f"source database: no answer within {_LOOK_LIMIT:.0f} s") from None
+        slot = await self._sidecar.slot()
         if slot is None:
             return False
         harm = await self._sidecar.harm_to_event_triggers()
@@ -368,11 +368,9 @@ class Session:
 
     async def _look_without_audit(self, connections: AsyncExitStack) -> None:
         """While the audit database is away the lag still grows: look at the slot once, if the source can be reached."""
-        try:
+        with suppress(CdcAuditError):
             await self._open_sidecar(connections)
             await self._look(0)
-        except CdcAuditError:
-            pass
 
     def _on_receipt(self, receipt: Receipt, sealed: Sealed) -> None:
         failpoint.reached("after-commit")

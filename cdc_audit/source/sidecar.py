@@ -6,8 +6,12 @@ for a walsender until all is acknowledged. The stream is dropped then, so the da
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +19,7 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from cdc_audit.errors import NotPermittedError, SettingError
+from cdc_audit.errors import NotPermittedError, SettingError, UnavailableError
 from cdc_audit.model.catalog import TableInfo, TypeInfo
 from cdc_audit.model.context import ContextKey
 from cdc_audit.postgres import check_own_session, connect_async, named_sql
@@ -25,6 +29,7 @@ from cdc_audit.source.slot import SlotInfo, info_of
 
 _SLOT = named_sql("cdc_audit.source", "sql/slot.sql")
 _FACTS = named_sql("cdc_audit.source", "sql/facts.sql")
+LOOK_LIMIT = 10.0  # seconds that a look at the slot or at event triggers may take: it needs no disk
 _TABLES_EVERY = 60.0  # seconds between two looks at all tables
 # PostgreSQL's names of server encodings that Python calls otherwise; the rest Python knows by PostgreSQL's name.
 _PYTHON_ENCODINGS = {
@@ -73,6 +78,7 @@ class Sidecar:
         self._troubles = TableTroubles(0, (), ())
         self._looked_at_tables = 0.0
         self._hardening: hardening.Hardening | None = None
+        self._has_hung_up = False
 
     @classmethod
     async def open(
@@ -112,10 +118,30 @@ class Sidecar:
 
     async def slot(self) -> SlotInfo | None:
         """The slot, or None if there is none."""
-        with explained():
+        with self._soon():
             async with self._connection.cursor(row_factory=dict_row) as cursor:
                 row = await (await cursor.execute(_SLOT["status"], {"slot": self._slot})).fetchone()
         return info_of(row) if row else None
+
+    @contextmanager
+    def _soon(self) -> Iterator[None]:
+        """The answer must be here within ``LOOK_LIMIT``, else the connection is gone: UnavailableError."""
+        limit = asyncio.get_running_loop().call_later(LOOK_LIMIT, self._hang_up)
+        try:
+            with explained():
+                yield
+        except UnavailableError:
+            if self._has_hung_up:
+                raise UnavailableError(f"source database: no answer within {LOOK_LIMIT:.0f} s") from None
+            raise
+        finally:
+            limit.cancel()
+
+    def _hang_up(self) -> None:
+        """Break the connection off. A psycopg that is cancelled asks the server to cancel, too, and waits 10 s more for that."""
+        self._has_hung_up = True
+        with socket.socket(fileno=os.dup(self._connection.pgconn.socket)) as ours, suppress(OSError):
+            ours.shutdown(socket.SHUT_RDWR)
 
     async def tables(self) -> TableTroubles:
         """What can't be captured; looked up once a minute."""
@@ -131,7 +157,8 @@ class Sidecar:
 
     async def harm_to_event_triggers(self) -> str:
         """What was done to the event triggers of a hardened source since the last look; "" for nothing."""
-        before, self._hardening = self._hardening, await hardening.found_async(self._connection)
+        with self._soon():
+            before, self._hardening = self._hardening, await hardening.found_async(self._connection)
         return hardening.tampered(before, self._hardening)
 
     async def encoding(self) -> str:

@@ -238,6 +238,10 @@ class Stream:
             async with asyncio.timeout(timeout):
                 await self._readable.wait()
 
+    def wake(self) -> None:
+        """Let ``wait`` return now."""
+        self._readable.set()
+
     def report(self, flushed: int) -> None:
         """Tell the server that everything through ``flushed`` is durable; nothing if it ended. Raises UnavailableError."""
         if not self.is_streaming:

@@ -191,6 +191,9 @@ class FakeStream:
         self._readable.clear()
         return Received(items, 10 * len(items), self._wal_end, COMMITTED_AT, wants_reply)
 
+    def wake(self) -> None:
+        self._readable.set()
+
     async def wait(self, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):

@@ -163,7 +163,9 @@ class Life:
 
     async def _stop(self) -> None:
         if self._running is not None:
+            assert self.session
             self._is_stopping = True
+            self.session.wake()
             await asyncio.wait([self._running])
             self._reap()
 
