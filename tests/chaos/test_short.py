@@ -47,8 +47,9 @@ def test_a_run_fails_that_recovers_slowly_keeps_wal_or_grows() -> None:
     assert growing.failures == []  # nobody can tell
 
 
-def test_three_quarters_of_a_minute_of_chaos_lose_and_repeat_nothing() -> None:
-    report = Run(seed=3, seconds=45, rate=300, say=print).run()
+def test_half_a_minute_of_chaos_with_every_kind_of_fault_loses_and_repeats_nothing() -> None:
+    report = Run(seed=13, seconds=30, rate=300, say=print).run()
     print(report.as_text())
     assert not report.failures, report.as_text()
-    assert report.seen.total() >= 8, report.as_text()
+    assert report.left_out or report.done.keys() == WEIGHTS.keys(), "a seed whose faults are of every kind"
+    assert report.seen.total() >= 5, report.as_text()
