@@ -20,7 +20,7 @@ _RECOVERY_LIMIT = 5.0  # seconds from a fault's end, for 95 of 100 faults
 _SLOPE_LIMIT = 1.0  # MB of memory an hour
 _LONG = 290.0  # seconds of a run from which on its speed counts: shorter ones go on beside other tests
 PART = 20.0  # seconds of each of ``memory_floors``
-_WARM_UP = 30  # of these, and as many at least must follow
+_WARM_UP = 15  # of these, and as many at least must follow
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class Report:
 
         There processes live for seconds, and at the same age they differ by 20 MB, as the backlog was after the fault that they
         began with: such a line is up to 10 MB an hour steep by chance, either way, and says nothing about one process. Of one
-        process the floors still differ by some MB, as its buffers are full: half an hour tells a slope to about 1 MB an hour.
+        process the floors still differ by some MB, as its buffers are full: half an hour tells a slope to some MB an hour.
         """
         floors = self.memory_floors[_WARM_UP:]
         if len(floors) < _WARM_UP or "kill" not in self.left_out:
@@ -111,8 +111,8 @@ class Report:
             yield f"the trail takes {recovery} s to go on"
         if self.memory_slope is not None:
             slope, error = self.memory_slope
-            if slope - 2 * error > _SLOPE_LIMIT:
-                yield f"the daemon's memory grows by {slope:.1f} MB an hour"
+            if slope > _SLOPE_LIMIT:
+                yield f"the daemon's memory grows by {slope:.1f} MB an hour (standard error {error:.1f})"
 
     def as_json(self) -> dict[str, Any]:
         """The same as ``as_text``, for programs."""
