@@ -6,14 +6,22 @@ that a role or a database has set changes what a query means. psycopg's errors a
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import os
 import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from importlib import resources
-from typing import LiteralString
+from typing import LiteralString, NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import ConnStatus
+from psycopg.rows import TupleRow
 
 from cdc_audit.errors import CdcAuditError, NotPermittedError, SettingError, UnavailableError
 
@@ -37,7 +45,43 @@ _NO_LOGIN = re.compile(
     r"password authentication failed|no pg_hba\.conf entry|no password supplied|FATAL: +role .* does not exist"
 )
 _NO_OPTIONS = "unsupported startup parameter"
+ANSWER_LIMIT = 10.0  # seconds in which a server answers what needs no disk, or it is taken for gone
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
+
+
+class Backend(NamedTuple):
+    """A server's process behind one connection. ``started`` tells it from a later one of the same number."""
+
+    pid: int
+    started: str
+
+
+# psycopg's warnings that it closes what PromptConnection has broken off
+logging.getLogger("psycopg").addFilter(lambda record: "closing connection" not in str(record.msg))
+
+
+class PromptConnection(AsyncConnection[TupleRow]):
+    """Whoever is cancelled while it waits for an answer leaves at once, and the connection is broken off.
+
+    psycopg's own asks the server to cancel, by a new connection, and waits 10 s for a silent one. And a COMMIT that is asked to
+    cancel while it waits for a standby would be durable on one server only: nobody asks it here.
+    """
+
+    def address(self, dsn: str) -> str:
+        """The DSN for more connections to the very server that this one leads to: a DSN may name several."""
+        place = {"host": self.info.host, "port": str(self.info.port), "hostaddr": self.info.hostaddr}
+        return make_conninfo(dsn, **{key: value for key, value in place.items() if value})
+
+    async def cancel_safe(self, *, timeout: float = 30.0) -> None:  # noqa: ARG002 - psycopg's form
+        """In place of asking the server: hang up, from this side alone."""
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Break the connection off: whatever waits for its server fails at once. ``close`` it afterwards."""
+        if self.pgconn.status == ConnStatus.BAD:
+            return  # it has no socket any more
+        with socket.socket(fileno=os.dup(self.pgconn.socket)) as ours, suppress(OSError):
+            ours.shutdown(socket.SHUT_RDWR)
 
 
 def parse_dsn(dsn: str) -> dict[str, str]:
@@ -76,10 +120,10 @@ def connect(
         raise explain(error, side=side) from error
 
 
-async def connect_async(dsn: str, *, side: str, application_name: str = "cdc-audit") -> AsyncConnection:
+async def connect_async(dsn: str, *, side: str, application_name: str = "cdc-audit") -> PromptConnection:
     """The same as ``connect``, for the daemon."""
     try:
-        return await AsyncConnection.connect(
+        return await PromptConnection.connect(
             conninfo(dsn, application_name=application_name), autocommit=True
         )
     except psycopg.Error as error:
@@ -101,6 +145,19 @@ def pooled(text: str, side: str) -> SettingError:
         f"{text}: a pooler (pgbouncer) stands before it",
         remedy=f"let [{side}] dsn name the server itself",
     )
+
+
+@asynccontextmanager
+async def answered(side: str, limit: float | None = None) -> AsyncIterator[None]:
+    """What is asked in here must be answered within ``limit`` seconds (``ANSWER_LIMIT``), else its connection is broken off:
+    UnavailableError. Nothing else tells soon that a peer is gone without a word.
+    """
+    limit = ANSWER_LIMIT if limit is None else limit
+    try:
+        async with asyncio.timeout(limit):
+            yield
+    except TimeoutError:
+        raise UnavailableError(f"{side} database: no answer within {limit:.0f} s") from None
 
 
 @cache

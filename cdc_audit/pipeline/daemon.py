@@ -21,6 +21,7 @@ from cdc_audit.errors import (
 from cdc_audit.model.lsn import format_lsn
 from cdc_audit.model.observer import Observer
 from cdc_audit.pipeline import recovery
+from cdc_audit.pipeline.leftovers import Leftovers
 from cdc_audit.pipeline.session import Session
 from cdc_audit.pipeline.suspicion import Suspicion
 from cdc_audit.postgres import explain
@@ -51,6 +52,7 @@ class Daemon:
         self._poison: PoisonError | None = None
         self._poison_times = 0
         self._suspicion = Suspicion(config.suspicious.rules)  # what it remembers outlives sessions
+        self._leftovers = Leftovers()
         # Beside the sessions: no connection waits for an anchor.
         self._anchors = Anchors(
             config.ledger.anchors,
@@ -117,6 +119,7 @@ class Daemon:
             self._accept_gap,
             apart_until=self._poison.end_lsn if self._poison else 0,
             suspicion=self._suspicion,
+            leftovers=self._leftovers,
         )
 
     def _times(self, poison: PoisonError) -> int:

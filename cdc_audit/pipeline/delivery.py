@@ -16,6 +16,7 @@ from cdc_audit.seal.builder import Sealed
 from cdc_audit.sink.sink import Sink
 
 _LIMIT_BYTES = 4 * 1024 * 1024
+_PING_INTERVAL = 3.0  # seconds without anything to write
 _HEADER_BYTES = 1024  # what a block's header counts for
 
 
@@ -70,8 +71,7 @@ class Delivery:
         """Deliver for ever. Raises what the writer and ``confirm`` raise."""
         while True:
             while not self._queue:
-                self._changed.clear()
-                await self._changed.wait()
+                await self._rest()
             item = self._queue.popleft()
             self._is_busy = True
             if isinstance(item, Sealed):
@@ -86,6 +86,15 @@ class Delivery:
             self._is_busy = False
             self._waiting_since = time.monotonic()
             self._changed.set()
+
+    async def _rest(self) -> None:
+        """Until there is something to do; after a while, see whether the writer's server is still there."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(_PING_INTERVAL):
+                await self._changed.wait()
+        except TimeoutError:
+            await self._writer.ping()
 
     async def _put(self, item: tuple[bytes, str, bytes] | Sealed, size: int) -> None:
         while self._size and self._size + size > _LIMIT_BYTES:

@@ -15,7 +15,7 @@ from cdc_audit.config import Config
 from cdc_audit.decode.pgoutput import PgOutputDecoder
 from cdc_audit.decode.scope import Scope
 from cdc_audit.decode.wal2json import Wal2JsonDecoder
-from cdc_audit.errors import AnotherDaemonError, CdcAuditError, PoisonError, UnavailableError
+from cdc_audit.errors import CdcAuditError, PoisonError, UnavailableError
 from cdc_audit.join.joiner import Joiner
 from cdc_audit.model.alert import AlertKind, DdlAlert
 from cdc_audit.model.ledger import Receipt
@@ -24,9 +24,11 @@ from cdc_audit.model.observer import BlockCounts, Observer, SlotState
 from cdc_audit.pipeline import reconcile
 from cdc_audit.pipeline.delivery import Delivery
 from cdc_audit.pipeline.head import Head
+from cdc_audit.pipeline.leftovers import Leftovers
 from cdc_audit.pipeline.pump import Decoder, Pump
 from cdc_audit.pipeline.spool import Spool
 from cdc_audit.pipeline.suspicion import Suspicion
+from cdc_audit.postgres import answered
 from cdc_audit.seal.builder import BlockBuilder, Sealed
 from cdc_audit.seal.redact import Redaction
 from cdc_audit.seal.signature import Signer
@@ -41,7 +43,7 @@ from cdc_audit.source.plugin_options import (
     pgoutput_options,
     wal2json_options,
 )
-from cdc_audit.source.sidecar import LOOK_LIMIT, Sidecar
+from cdc_audit.source.sidecar import Sidecar
 from cdc_audit.source.stream import Stream
 
 # Past this, a source that wants to shut down must not wait for an audit database that does not answer.
@@ -66,8 +68,10 @@ class Session:
         poison: reconcile.Poison | None = None,
         apart_until: int = 0,
         suspicion: Suspicion | None = None,
+        leftovers: Leftovers | None = None,
     ) -> None:
         """``accept_gap`` and ``poison`` are as in ``reconcile.resume``; transactions through ``apart_until`` get a block each."""
+        self._leftovers = leftovers or Leftovers()
         self._suspicion = suspicion or Suspicion(())
         self._config = config
         self._observer = observer
@@ -129,10 +133,7 @@ class Session:
         self._signer = load_signer(self._config.ledger.signing_key_file)
         self._writer = await open_sink(self._config.audit, application_name=self._name, signer=self._signer)
         connections.push_async_callback(self._writer.close)
-        if not await self._writer.try_lock():
-            raise AnotherDaemonError(
-                "another daemon writes this ledger", remedy="none: this one takes over when it ends"
-            )
+        await self._leftovers.lock(self._writer)
 
     async def _open_sidecar(self, connections: AsyncExitStack) -> None:
         source = self._config.source
@@ -154,6 +155,7 @@ class Session:
             source.dsn, application_name=f"{self._name} stream", slot=source.slot, plugin=source.plugin
         )
         connections.push_async_callback(self._stream.close)
+        await self._leftovers.free_slot(self._sidecar, self._stream)
         if self._sidecar.is_standby:
             self._timeline = await Stream.open(
                 self._stream.address(source.dsn),
@@ -217,11 +219,7 @@ class Session:
         As long as it is on this one, all that was received is, too.
         """
         assert self._timeline
-        try:
-            async with asyncio.timeout(LOOK_LIMIT):
-                now = (await self._timeline.identify()).timeline
-        except TimeoutError:
-            raise UnavailableError(f"source database: no answer within {LOOK_LIMIT:.0f} s") from None
+        now = (await self._timeline.identify()).timeline
         if now != timeline:
             raise UnavailableError(f"source database: the standby turned from timeline {timeline} to {now}")
 
@@ -369,8 +367,9 @@ class Session:
     async def _look_without_audit(self, connections: AsyncExitStack) -> None:
         """While the audit database is away the lag still grows: look at the slot once, if the source can be reached."""
         with suppress(CdcAuditError):
-            await self._open_sidecar(connections)
-            await self._look(0)
+            async with answered("source"):
+                await self._open_sidecar(connections)
+                await self._look(0)
 
     def _on_receipt(self, receipt: Receipt, sealed: Sealed) -> None:
         failpoint.reached("after-commit")

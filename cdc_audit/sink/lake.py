@@ -22,6 +22,7 @@ import orjson
 from cdc_audit import failpoint, lake
 from cdc_audit.errors import AnotherDaemonError, CdcAuditError, SettingError, UnavailableError
 from cdc_audit.model.ledger import Block, Receipt
+from cdc_audit.postgres import Backend
 from cdc_audit.seal.parquet import RowsFile
 from cdc_audit.seal.signature import Signer
 from cdc_audit.sink import ledger
@@ -35,6 +36,8 @@ _T = TypeVar("_T")
 
 class LakeWriter:
     """What ``writer.Writer`` is for PostgreSQL. Every method raises our errors; after an error, close it and open anew."""
+
+    backend: Backend | None = None
 
     def __init__(self, tables: lake.Tables, signer: Signer | None) -> None:
         self._tables = tables
@@ -60,8 +63,15 @@ class LakeWriter:
         """Always True: the slot has one reader, and a commit on top of somebody else's fails."""
         return True
 
+    async def end_backend(self, backend: Backend) -> bool | None:  # noqa: ARG002 - as ``Sink`` has it
+        """None: a lake has no sessions."""
+        return None
+
     def look(self) -> None:
         """Nothing: there is no connection that could have ended."""
+
+    async def ping(self) -> None:
+        """The same."""
 
     async def last_block(self) -> tuple[Block, bytes] | None:
         """The chain's last block and its hash, or None if the ledger is empty."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from cdc_audit.config import Audit
 from cdc_audit.model.ledger import Block, Receipt
+from cdc_audit.postgres import Backend
 from cdc_audit.seal.signature import Signer
 from cdc_audit.sink.lake import LakeWriter
 from cdc_audit.sink.writer import Writer
@@ -15,8 +16,12 @@ from cdc_audit.sink.writer import Writer
 class Sink(Protocol):
     """What ``writer.Writer`` and ``lake.LakeWriter`` have in common; see there."""
 
+    @property
+    def backend(self) -> Backend | None: ...  # noqa: D102
     async def try_lock(self) -> bool: ...  # noqa: D102
+    async def end_backend(self, backend: Backend) -> bool | None: ...  # noqa: D102
     def look(self) -> None: ...  # noqa: D102
+    async def ping(self) -> None: ...  # noqa: D102
     async def last_block(self) -> tuple[Block, bytes] | None: ...  # noqa: D102
     async def details(self, kinds: Sequence[str]) -> list[tuple[int, str, dict[str, Any]]]: ...  # noqa: D102
     async def write(self, lines: bytes, month: str, openings: bytes = b"") -> None: ...  # noqa: D102

@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from typing import IO, Any
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCopy
+from psycopg import AsyncCopy
 
 from cdc_audit import failpoint
 from cdc_audit.errors import (
@@ -28,9 +28,10 @@ from cdc_audit.errors import (
     UnavailableError,
 )
 from cdc_audit.model.ledger import Block, Receipt
-from cdc_audit.postgres import check_own_session, connect_async, explain
+from cdc_audit.postgres import Backend, PromptConnection, answered, check_own_session, connect_async, explain
 from cdc_audit.seal.signature import Signer
 from cdc_audit.sink import ledger
+from cdc_audit.sink.patience import Patience
 
 _MEMORY_BYTES = 8 * 1024 * 1024
 _PIECE_BYTES = 262_144
@@ -43,8 +44,12 @@ class Writer:
     With a ``signer``, it signs each block that it commits; their headers must name the signer's key.
     """
 
-    def __init__(self, connection: AsyncConnection, schema: str, signer: Signer | None = None) -> None:
+    def __init__(
+        self, connection: PromptConnection, dsn: str, schema: str, signer: Signer | None = None
+    ) -> None:
         self._connection = connection
+        self._patience = Patience(connection, dsn, schema)
+        self.backend: Backend | None = None
         self._schema = schema
         self._signer = signer
         self._copying: AbstractAsyncContextManager[AsyncCopy] | None = None
@@ -52,6 +57,7 @@ class Writer:
         self._openings: IO[bytes] | None = None
         self._months: set[str] = set()
         self._is_only_writer = False
+        self._is_pinging = False
         self._started = 0.0
 
     @classmethod
@@ -61,7 +67,7 @@ class Writer:
         """Connect, and check that the audit schema is this program's. Raises SettingError, NotPermittedError, UnavailableError."""
         connection = await connect_async(dsn, side="audit", application_name=application_name)
         _widen(connection.pgconn.socket)
-        writer = cls(connection, schema, signer)
+        writer = cls(connection, dsn, schema, signer)
         try:
             await writer._check()
         except BaseException:
@@ -70,14 +76,16 @@ class Writer:
         return writer
 
     async def _check(self) -> None:
-        is_standby, setting = await self._one("session")
+        is_standby, setting, pid, started = await self._one("session")
+        self.backend = Backend(pid, started)
         check_own_session(setting, side="audit")
         if is_standby:
             raise UnavailableError("audit database: the server is a standby and takes no writes")
         try:
-            version = await (
-                await self._connection.execute(ledger.statement("version", self._schema))
-            ).fetchone()
+            with self._patience.shown():
+                version = await (
+                    await self._connection.execute(ledger.statement("version", self._schema))
+                ).fetchone()
             ledger.check_version((version and version[0]) or 0, self._schema)
         except psycopg.Error as error:
             if ledger.is_missing(error):
@@ -100,19 +108,46 @@ class Writer:
         self._is_only_writer = bool((await self._one("try_lock", (self._schema,)))[0])
         return self._is_only_writer
 
+    async def end_backend(self, backend: Backend) -> bool | None:
+        """End a session of this very role; False if it is at work and so left alone, None if there is none, or no right to."""
+        try:
+            with self._patience.shown():
+                ended = await self._connection.execute(ledger.statement("end_backend", self._schema), backend)
+                row = await ended.fetchone()
+        except psycopg.errors.InsufficientPrivilege:
+            return None
+        except psycopg.Error as error:
+            raise explain(error, side="audit") from error
+        return bool(row[0]) if row else None
+
     def look(self) -> None:
         """Notice that the server has ended the session, while nothing is asked of it. Raises UnavailableError."""
+        if self._is_pinging:
+            return  # its answer must not be taken from it
         try:
             self._connection.pgconn.consume_input()
         except psycopg.Error as error:
             raise explain(error, side="audit") from error
 
+    async def ping(self) -> None:
+        """Notice that the server is gone without a word, while nothing is asked of it; nothing while a block is open."""
+        if self._copying is None:
+            self._is_pinging = True
+            try:
+                async with answered("audit"):
+                    await self._connection.execute(ledger.statement("ping", self._schema))
+            except psycopg.Error as error:
+                raise explain(error, side="audit") from error
+            finally:
+                self._is_pinging = False
+
     async def last_block(self) -> tuple[Block, bytes] | None:
         """The chain's last block and its hash, or None if the ledger is empty."""
         try:
-            row = await (
-                await self._connection.execute(ledger.statement("last_block", self._schema))
-            ).fetchone()
+            with self._patience.shown():
+                row = await (
+                    await self._connection.execute(ledger.statement("last_block", self._schema))
+                ).fetchone()
         except psycopg.Error as error:
             raise explain(error, side="audit") from error
         return ledger.block_of(row) if row else None
@@ -120,8 +155,9 @@ class Writer:
     async def details(self, kinds: Sequence[str]) -> list[tuple[int, str, dict[str, Any]]]:
         """Number, kind and detail of all blocks of these kinds, in their order."""
         try:
-            rows = await self._connection.execute(ledger.statement("details", self._schema), (list(kinds),))
-            return await rows.fetchall()
+            asked = ledger.statement("details", self._schema), (list(kinds),)
+            with self._patience.shown():
+                return await (await self._connection.execute(*asked)).fetchall()
         except psycopg.Error as error:
             raise explain(error, side="audit") from error
 
@@ -138,9 +174,11 @@ class Writer:
                 await self._begin()
                 failpoint.reached("after-begin")
                 copying = self._connection.cursor().copy(ledger.statement("copy_rows", self._schema))
-                self._copy = await copying.__aenter__()
+                with self._patience.shown():
+                    self._copy = await copying.__aenter__()
                 self._copying = copying
-            await self._copy.write(lines)
+            with self._patience.shown():
+                await self._copy.write(lines)
             failpoint.reached("mid-copy")
         except psycopg.Error as error:
             raise self._explained(error) from error
@@ -154,15 +192,18 @@ class Writer:
                 await self._begin()
             else:
                 copying, self._copying, self._copy = self._copying, None, None
-                await copying.__aexit__(None, None, None)
+                with self._patience.shown():
+                    await copying.__aexit__(None, None, None)
                 failpoint.reached("after-copy")
                 await self._send_openings()
-            async with self._connection.pipeline():
-                await self._connection.execute(
-                    ledger.statement("append", self._schema), ledger.parameters(block, block_hash, signature)
-                )
-                failpoint.reached("before-commit")
-                committed = await self._connection.execute("commit")
+            with self._patience.shown():
+                async with self._connection.pipeline():
+                    await self._connection.execute(
+                        ledger.statement("append", self._schema),
+                        ledger.parameters(block, block_hash, signature),
+                    )
+                    failpoint.reached("before-commit")
+                    committed = await self._connection.execute("commit")
             if committed.statusmessage != "COMMIT":  # an aborted transaction answers ROLLBACK, and no error
                 raise UnavailableError(f"audit database: block {block.block} was rolled back")
         except psycopg.errors.UniqueViolation as error:
@@ -195,11 +236,12 @@ class Writer:
         with self._openings as kept:
             self._openings = None
             kept.seek(0)
-            async with self._connection.cursor().copy(
-                ledger.statement("copy_openings", self._schema)
-            ) as copy:
-                while piece := kept.read(_PIECE_BYTES):
-                    await copy.write(piece)
+            copying = self._connection.cursor().copy(ledger.statement("copy_openings", self._schema))
+            with self._patience.shown() as renew:
+                async with copying as copy:
+                    while piece := kept.read(_PIECE_BYTES):
+                        await copy.write(piece)
+                        renew()
 
     async def _ensure_month(self, month: str) -> None:
         """Make sure that a month's partition is there. Rows of a month that can't have one go to the default partition."""
@@ -210,13 +252,15 @@ class Writer:
 
     async def _begin(self) -> None:
         self._started = time.monotonic()
-        await self._connection.execute("begin")
+        with self._patience.shown():
+            await self._connection.execute("begin")
 
     async def _one(self, name: str, parameters: tuple[Any, ...] = ()) -> tuple[Any, ...]:
         try:
-            row = await (
-                await self._connection.execute(ledger.statement(name, self._schema), parameters)
-            ).fetchone()
+            with self._patience.shown():
+                row = await (
+                    await self._connection.execute(ledger.statement(name, self._schema), parameters)
+                ).fetchone()
         except psycopg.Error as error:
             raise self._explained(error) from error
         assert row is not None

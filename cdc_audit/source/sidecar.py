@@ -6,12 +6,9 @@ for a walsender until all is acknowledged. The stream is dropped then, so the da
 
 from __future__ import annotations
 
-import asyncio
-import os
-import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,17 +16,17 @@ import orjson
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 
-from cdc_audit.errors import NotPermittedError, SettingError, UnavailableError
+from cdc_audit.errors import NotPermittedError, SettingError
 from cdc_audit.model.catalog import TableInfo, TypeInfo
 from cdc_audit.model.context import ContextKey
-from cdc_audit.postgres import check_own_session, connect_async, named_sql
+from cdc_audit.postgres import Backend, answered, check_own_session, connect_async, named_sql
 from cdc_audit.source import catalog, hardening, install, publication
 from cdc_audit.source.plugin import explained
 from cdc_audit.source.slot import SlotInfo, info_of
 
 _SLOT = named_sql("cdc_audit.source", "sql/slot.sql")
 _FACTS = named_sql("cdc_audit.source", "sql/facts.sql")
-LOOK_LIMIT = 10.0  # seconds that a look at the slot or at event triggers may take: it needs no disk
+_CATALOG_LIMIT = 15.0  # seconds that looking through the catalog may take: there may be thousands of tables
 _TABLES_EVERY = 60.0  # seconds between two looks at all tables
 # PostgreSQL's names of server encodings that Python calls otherwise; the rest Python knows by PostgreSQL's name.
 _PYTHON_ENCODINGS = {
@@ -78,7 +75,6 @@ class Sidecar:
         self._troubles = TableTroubles(0, (), ())
         self._looked_at_tables = 0.0
         self._hardening: hardening.Hardening | None = None
-        self._has_hung_up = False
 
     @classmethod
     async def open(
@@ -98,7 +94,7 @@ class Sidecar:
         connection = await connect_async(dsn, side="source", application_name=application_name)
         sidecar = cls(connection, slot, tables, exclude, key_file, publication_name)
         try:
-            with explained():
+            async with _looked_up():
                 row = await (await connection.execute(_SLOT["session"])).fetchone()
             assert row is not None
             sidecar.is_standby = bool(row[0])
@@ -118,54 +114,42 @@ class Sidecar:
 
     async def slot(self) -> SlotInfo | None:
         """The slot, or None if there is none."""
-        with self._soon():
-            async with self._connection.cursor(row_factory=dict_row) as cursor:
-                row = await (await cursor.execute(_SLOT["status"], {"slot": self._slot})).fetchone()
+        async with _looked_up(), self._connection.cursor(row_factory=dict_row) as cursor:
+            row = await (await cursor.execute(_SLOT["status"], {"slot": self._slot})).fetchone()
         return info_of(row) if row else None
 
-    @contextmanager
-    def _soon(self) -> Iterator[None]:
-        """The answer must be here within ``LOOK_LIMIT``, else the connection is gone: UnavailableError."""
-        limit = asyncio.get_running_loop().call_later(LOOK_LIMIT, self._hang_up)
-        try:
-            with explained():
-                yield
-        except UnavailableError:
-            if self._has_hung_up:
-                raise UnavailableError(f"source database: no answer within {LOOK_LIMIT:.0f} s") from None
-            raise
-        finally:
-            limit.cancel()
-
-    def _hang_up(self) -> None:
-        """Break the connection off. A psycopg that is cancelled asks the server to cancel, too, and waits 10 s more for that."""
-        self._has_hung_up = True
-        with socket.socket(fileno=os.dup(self._connection.pgconn.socket)) as ours, suppress(OSError):
-            ours.shutdown(socket.SHUT_RDWR)
+    async def end_backend(self, backend: Backend) -> None:
+        """End a process of this very role, if there is one, and a right to. Waits for its end, a second at most."""
+        with suppress(NotPermittedError):
+            async with _looked_up():
+                await self._connection.execute(_SLOT["end_backend"], backend)
 
     async def tables(self) -> TableTroubles:
         """What can't be captured; looked up once a minute."""
         if time.monotonic() - self._looked_at_tables > _TABLES_EVERY or not self._looked_at_tables:
-            count = await catalog.tables_without_identity(self._connection, self._tables, self._exclude)
-            self._troubles, self._looked_at_tables = TableTroubles(count, (), ()), time.monotonic()
-            if self._publication:
-                state = await publication.state_async(
-                    self._connection, self._publication, self._tables, self._exclude
-                )
-                self._troubles = TableTroubles(count, (*state.missing, *state.movable), state.refusing)
+            async with answered("source", _CATALOG_LIMIT):
+                await self._look_at_tables()
         return self._troubles
+
+    async def _look_at_tables(self) -> None:
+        count = await catalog.tables_without_identity(self._connection, self._tables, self._exclude)
+        self._troubles, self._looked_at_tables = TableTroubles(count, (), ()), time.monotonic()
+        if self._publication:
+            state = await publication.state_async(
+                self._connection, self._publication, self._tables, self._exclude
+            )
+            self._troubles = TableTroubles(count, (*state.missing, *state.movable), state.refusing)
 
     async def harm_to_event_triggers(self) -> str:
         """What was done to the event triggers of a hardened source since the last look; "" for nothing."""
-        with self._soon():
+        async with _looked_up():
             before, self._hardening = self._hardening, await hardening.found_async(self._connection)
         return hardening.tampered(before, self._hardening)
 
     async def encoding(self) -> str:
         """Python's name of the server's encoding: the stream's bytes are in it."""
-        with explained():
-            async with self._connection.cursor(row_factory=dict_row) as cursor:
-                facts = await (await cursor.execute(_FACTS["facts"])).fetchone()
+        async with _looked_up(), self._connection.cursor(row_factory=dict_row) as cursor:
+            facts = await (await cursor.execute(_FACTS["facts"])).fetchone()
         name = str(facts["server_encoding"]) if facts else "UTF8"
         if name in _PYTHON_ENCODINGS:
             return _PYTHON_ENCODINGS[name]
@@ -175,7 +159,8 @@ class Sidecar:
         self, type_oids: frozenset[int], tables: frozenset[tuple[str, str]]
     ) -> tuple[dict[int, TypeInfo | None], dict[tuple[str, str], TableInfo | None]]:
         """What the decoder asks for (``source.catalog``)."""
-        return await catalog.look_up(self._connection, type_oids, tables)
+        async with answered("source", _CATALOG_LIMIT):
+            return await catalog.look_up(self._connection, type_oids, tables)
 
     async def context_keys(self) -> dict[str, ContextKey]:
         """The valid signing keys by id; {} where nothing is installed or this role may not read them and no file is given.
@@ -185,10 +170,19 @@ class Sidecar:
         if self._key_file:
             return read_key_file(Path(self._key_file))
         try:
-            keys = await install.read_keys(self._connection)
+            async with _looked_up():
+                keys = await install.read_keys(self._connection)
         except (NotPermittedError, SettingError):
             return {}
         return {key.key_id: key for key in keys}
+
+
+@asynccontextmanager
+async def _looked_up() -> AsyncIterator[None]:
+    """An answer that needs no disk: at once, and psycopg's errors as ours."""
+    with explained():
+        async with answered("source"):
+            yield
 
 
 def read_key_file(path: Path) -> dict[str, ContextKey]:

@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple, NoReturn
 
 import psycopg
-from psycopg import AsyncConnection, AsyncCursor, sql
+from psycopg import AsyncCursor, sql
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import DiagnosticField
 from psycopg.pq.abc import PGresult
 
 from cdc_audit.errors import StreamError, UnavailableError
 from cdc_audit.model.lsn import format_lsn, parse_lsn
-from cdc_audit.postgres import conninfo, explain
+from cdc_audit.postgres import Backend, PromptConnection, answered, conninfo, explain
 from cdc_audit.source import copyboth
 from cdc_audit.source.plugin import explain_refusal
 from cdc_audit.source.plugin_options import OPTIONAL
@@ -37,6 +37,7 @@ PINNED = {
 }
 """What a role or database may have set otherwise changes how values are printed: these are this session's."""
 OPTIONS = " ".join(f"-c {name}={value}" for name, value in PINNED.items())
+_BACKEND = "select pid, backend_start::text from pg_stat_activity where pid = pg_backend_pid()"
 # A look takes a millisecond or so: between two of them, what the audit database waits for has its turn.
 _DRAIN_BYTES = 131_072
 
@@ -82,10 +83,11 @@ class Exported(NamedTuple):
 class Stream:
     """One replication connection. ``close`` is safe at any time; after an error only ``close`` makes sense."""
 
-    def __init__(self, connection: AsyncConnection, role: str) -> None:
+    def __init__(self, connection: PromptConnection, role: str) -> None:
         self._connection = connection
         self._pgconn = connection.pgconn
         self._role = role
+        self.backend: Backend | None = None
         self._slot = ""
         self._plugin = ""
         self._items: list[Any] = []  # bytes and notices
@@ -106,17 +108,22 @@ class Stream:
         encoding = {"client_encoding": "SQL_ASCII"} if plugin == "pgoutput" else {}
         text = make_conninfo(conninfo(dsn, application_name=application_name, settings=OPTIONS), **encoding)
         try:
-            connection = await AsyncConnection.connect(text, autocommit=True, replication="database")
+            connection = await PromptConnection.connect(text, autocommit=True, replication="database")
         except psycopg.Error as error:
             role = str(psycopg.conninfo.conninfo_to_dict(dsn).get("user") or "")
             raise explain_refusal(error, role=role, slot=slot, plugin=plugin) from error
-        return cls(connection, connection.info.user)
+        stream = cls(connection, connection.info.user)
+        try:
+            pid, started = await stream._command(sql.SQL(_BACKEND))
+        except BaseException:
+            await connection.close()
+            raise
+        stream.backend = Backend(int(pid), str(started))
+        return stream
 
     def address(self, dsn: str) -> str:
         """The DSN for more connections to the very server that this one leads to: a DSN may name several."""
-        info = self._connection.info
-        place = {"host": info.host, "port": str(info.port), "hostaddr": info.hostaddr}
-        return make_conninfo(dsn, **{key: value for key, value in place.items() if value})
+        return self._connection.address(dsn)
 
     async def identify(self) -> System:
         """Which cluster this is, and on which timeline."""
@@ -178,7 +185,8 @@ class Stream:
                 sql.Identifier(self._slot), sql.SQL(format_lsn(lsn)), given
             )
             try:
-                return await self._connection.execute(command)
+                async with answered("source"):
+                    return await self._connection.execute(command)
             except psycopg.Error as error:
                 unknown = [
                     name
@@ -302,7 +310,8 @@ class Stream:
 
     async def _command(self, command: sql.SQL | sql.Composed) -> tuple[Any, ...]:
         try:
-            row = await (await self._connection.execute(command)).fetchone()
+            async with answered("source"):
+                row = await (await self._connection.execute(command)).fetchone()
         except psycopg.Error as error:
             raise explain(error, side="source") from error
         if row is None:

@@ -21,7 +21,7 @@ Seen = Callable[[], bool]
 
 _PATIENCE = 20.0  # seconds in which an effect must show
 _REACTION = 0.7  # seconds in which a daemon may finish what it was at
-_LOST = re.compile('"connection_lost"|"stream_dropped"|"state": "waiting"')
+_LOST = re.compile('"connection_lost"|"stream_dropped"|"state":"waiting"')
 _CRASHED = re.compile("not properly shut down|was interrupted")
 _SESSIONS = (
     "select client_port from pg_stat_activity where application_name like 'cdc-audit%' and client_port > 0"

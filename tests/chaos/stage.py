@@ -172,7 +172,7 @@ class Stage:
             if self.daemon.is_running:
                 return None
             code = self.daemon.wait()
-            lines = [line for line in self.log.read_text().splitlines() if '"event": "stopped"' in line]
+            lines = [line for line in self.log.read_text().splitlines() if '"event":"stopped"' in line]
             self.start_daemon()
             return f"exit {code}: {json.loads(lines[-1]).get('reason') if lines else 'no word in its log'}"
         finally:

@@ -13,6 +13,7 @@ from tests.faults.scene import advance, check, prepared, under_load
 from tests.faults.test_source_changes import run
 from tests.support.daemon import DaemonProcess, initialised, until
 from tests.support.databases import Databases, new_databases
+from tests.support.oracle import wait_for
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
 
@@ -239,3 +240,56 @@ def test_a_daemon_that_has_nothing_to_confirm_yet_makes_no_storm_of_keepalives(
         )
         assert confirmed, "nothing is confirmed"
         assert daemon.stop() == 0
+
+
+@pytest.fixture
+def far_both(
+    private_cluster: Callable[..., Server],
+) -> Iterator[tuple[Databases, Proxy, Proxy]]:
+    """Source and audit database, each behind a proxy."""
+    databases = new_databases(private_cluster("source", tcp=True), private_cluster("audit", tcp=True))
+    with behind(databases.source_dsn) as source, behind(databases.audit_dsn) as audit:
+        yield databases, source, audit
+    databases.drop()
+
+
+def fall_silent(server: Server, link: Proxy) -> None:
+    """Nothing gets through any more on the daemon's present connections, none is closed, and new ones get through."""
+    sessions = "select client_port from pg_stat_activity where application_name like 'cdc-audit%' and client_port > 0"
+    for (port,) in server.execute(sessions):
+        link.stall_one(port)
+
+
+@pytest.mark.parametrize("moment", ["while a commit is in flight", "while nothing happens"])
+def test_both_sides_half_open_at_once_are_noticed_within_15_s_and_the_trail_goes_on_though_no_server_has_noticed(
+    moment: str, far_both: tuple[Databases, Proxy, Proxy], tmp_path: Path
+) -> None:
+    """Their backends live on, with the ledger's lock, an open transaction and the slot."""
+    databases, source, audit = far_both
+    env, oracle = prepared(databases)
+    dsns = {
+        "CDC_AUDIT_SOURCE_DSN": through(source, databases.source_dsn),
+        "CDC_AUDIT_AUDIT_DSN": through(audit, databases.audit_dsn),
+    }
+    with DaemonProcess(env | dsns, tmp_path / "log") as daemon:
+        daemon.until_ready()
+        with under_load(databases) as workload:
+            advance(workload, 5)
+            if "commit" in moment:
+                audit.hold_at = COMMITTED
+                assert audit.held.wait(30), "no COMMIT was withheld"
+        if "nothing" in moment:
+            wait_for(databases.audit_dsn, oracle.mark())
+        begun = time.monotonic()
+        fall_silent(databases.source, source)
+        fall_silent(databases.audit, audit)
+        until(lambda: reconnects(daemon) > 0, "the session is over", 15)
+        until(lambda: daemon.get("/readyz")[0] == 200, "streaming again", 20 - (time.monotonic() - begun))
+        with under_load(databases, seed=12) as workload:
+            advance(workload, 5)
+        check(databases, oracle, env)
+        assert daemon.stop() == 0
+
+
+def reconnects(daemon: DaemonProcess) -> float:
+    return sum(daemon.metric("reconnects_total", side=side) for side in ("source", "audit"))

@@ -39,10 +39,26 @@ select {schema}.ensure_partition(%s::date)
 -- name: try_lock
 select pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended('cdc-audit ledger ' || %s, 0))
 
+-- name: ping
+select 1
+
+-- name: is_at_work
+-- Whether a backend does something, waits for a lock, a disk or a standby; not for its client. No row: it has ended.
+select wait_event_type is distinct from 'Client' from pg_catalog.pg_stat_activity where pid = %s
+
 -- name: settings
 select pg_catalog.set_config('synchronous_commit', 'on', false), pg_catalog.set_config('lock_timeout', '0', false),
        pg_catalog.set_config('statement_timeout', '0', false),
        pg_catalog.set_config('idle_in_transaction_session_timeout', '0', false)
 
 -- name: session
-select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('cdc_audit.session', true)
+select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('cdc_audit.session', true), pid, backend_start::text
+from pg_catalog.pg_stat_activity
+where pid = pg_catalog.pg_backend_pid()
+
+-- name: end_backend
+-- Whether it has ended: false for one that is at work. One that commits is never ended: a COMMIT that is broken off while it waits
+-- for a synchronous standby counts on one server only.
+select case when wait_event_type in ('Client', 'Lock') then pg_catalog.pg_terminate_backend(pid, 1000) else false end
+from pg_catalog.pg_stat_activity
+where pid = %s and backend_start = %s::timestamptz and usename = current_user

@@ -37,6 +37,11 @@ where s.slot_name = %(slot)s;
 -- name: session
 select pg_is_in_recovery(), current_setting('cdc_audit.session', true);
 
+-- name: end_backend
+-- A walsender has nothing to lose: what it has sent and nobody confirmed is sent again.
+select pg_terminate_backend(pid, 1000) from pg_stat_activity
+where pid = %s and backend_start = %s::timestamptz and usename = current_user;
+
 -- name: position
 select (case
     when pg_is_in_recovery() then coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())

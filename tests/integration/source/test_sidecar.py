@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from cdc_audit import postgres
 from cdc_audit.errors import UnavailableError
-from cdc_audit.source import sidecar
 from cdc_audit.source.sidecar import Sidecar
 from tests.support.proxy import Proxy
 from tests.support.servers import Server
@@ -25,7 +25,7 @@ LOOKS: dict[str, Callable[[Sidecar], Awaitable[object]]] = {
 def test_a_source_that_is_silent_is_given_up_after_the_limit_and_not_waited_for_again(
     look: str, private_cluster: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sidecar, "LOOK_LIMIT", 0.5)
+    monkeypatch.setattr(postgres, "ANSWER_LIMIT", 0.5)
     dsn = private_cluster("source", tcp=True).dsn()
     direct = conninfo_to_dict(dsn)
 

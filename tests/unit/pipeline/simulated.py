@@ -266,6 +266,9 @@ class FakeWriter:
         """The server is gone, or the process that would have heard it."""
         self._breaking.set()
 
+    async def ping(self) -> None:
+        self.look()
+
     async def last_block(self) -> tuple[Block, bytes] | None:
         self.look()
         return self._store.blocks[-1] if self._store.blocks else None
