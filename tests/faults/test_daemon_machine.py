@@ -96,14 +96,20 @@ def test_a_clock_that_jumps_changes_nothing_but_what_is_said_of_the_time(
     """Order comes from positions, never from a clock: here the daemon's goes an hour forth, then three back."""
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     clock = tmp_path / "clock"
-    clock.write_text("0")
+
+    def turn_to(hours: str) -> None:
+        """By a rename: the daemon may read at any moment, and never half a file."""
+        (tmp_path / "turned").write_text(hours)
+        (tmp_path / "turned").rename(clock)
+
+    turn_to("0")
     env, oracle = prepared(databases)
     jumping = {**env, "PYTHONPATH": str(tmp_path), "TEST_CLOCK": str(clock)}
     with under_load(databases) as workload, DaemonProcess(jumping, tmp_path / "log") as daemon:
         daemon.until_ready()
         for hours in ("1", "-3", "0"):
             advance(workload, 15)
-            clock.write_text(hours)
+            turn_to(hours)
         advance(workload, 15)
         workload.stop()
         workload.join()
