@@ -2,6 +2,8 @@
 
 BIN := .venv/bin
 export PYTHON
+# Tests start thousands of processes, each of which would compile the program anew.
+export PYTHONDONTWRITEBYTECODE :=
 
 help: ## print this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name text; do \

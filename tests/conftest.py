@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.copied_cluster import remove_templates
 from tests.support.databases import Databases, new_databases
 from tests.support.native import package_in
 from tests.support.object_store import ObjectStore
@@ -61,6 +62,11 @@ def pytest_collection_finish() -> None:
     """Thousands of tests are no garbage: no search for any goes through them, neither Python's own nor the product's."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """All servers are gone by now."""
+    remove_templates()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -10,7 +10,8 @@ import pytest
 from cdc_audit.cli.demo.binaries import Binaries
 from cdc_audit.cli.demo.cluster import Cluster
 from tests.integration.ops.test_doctor_servers import eighteen_or_newer
-from tests.support.daemon import cdc_audit, initialised, until
+from tests.support import command_line
+from tests.support.daemon import initialised, until
 from tests.support.databases import Databases
 from tests.support.oracle import Oracle, wait_for
 from tests.support.servers import Server
@@ -70,8 +71,8 @@ def check(
     wait_for(databases.audit_dsn, oracle.mark())
     difference = oracle.compare(databases.audit_dsn, has_root_truncates=has_root_truncates)
     assert difference.is_none, difference
-    verified = cdc_audit("verify", *arguments, env=env)
-    assert verified.returncode == 0, verified.stdout + verified.stderr
+    verified = command_line.run("verify", *arguments, env=env)
+    assert verified.code == 0, verified.stdout + verified.stderr
 
 
 def local(server: Server) -> Cluster:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Protocol
 
-from cdc_audit.cli.demo.cluster import Cluster, StopMode
+from cdc_audit.cli.demo.cluster import StopMode
+from tests.support.copied_cluster import CopiedCluster
 
 _PLACES = ("auto", "local", "docker")
 
 
 class Server(Protocol):
-    """A server of a test's own; ``Cluster`` (local processes) and ``DockerCluster`` are the two kinds."""
+    """A server of a test's own; ``CopiedCluster`` (local processes) and ``DockerCluster`` are the two kinds."""
 
     name: str
 
@@ -56,7 +57,7 @@ def place() -> str:
 def new_server(name: str, **options: Any) -> Server:
     """A server, not started yet; ``options`` are ``Cluster``'s (docker: ``settings``, ``wal_level`` only)."""
     if place() == "local":
-        return Cluster(name, **options)
+        return CopiedCluster(name, **options)
     from tests.support.docker_cluster import DockerCluster
 
     return DockerCluster(name, **options)

@@ -121,7 +121,8 @@ class Cluster:
         if self.is_running:
             return
         if not (self.data / "PG_VERSION").exists():
-            self._initdb()
+            self._make_data()
+            self._configure()
         deadline = time.monotonic() + timeout
         while not self._launched(deadline):
             # Processes of a killed predecessor hold its shared memory for a moment longer.
@@ -198,7 +199,7 @@ class Cluster:
         log = self.folder / "log"
         return log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
 
-    def _initdb(self) -> None:
+    def _make_data(self) -> None:
         options = ["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"]
         with (self.folder / "log").open("ab") as log:
             done = subprocess.run(
@@ -210,6 +211,8 @@ class Cluster:
             )
         if done.returncode != 0:
             raise UnavailableError(f"initdb for {self.name!r} failed: {self.log_text()[-1500:].strip()}")
+
+    def _configure(self) -> None:
         if self.tcp:
             self._port = free_port()
         with (self.data / "postgresql.conf").open("a", encoding="utf-8") as file:
