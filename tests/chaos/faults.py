@@ -93,7 +93,11 @@ def _crash(fault: Fault, stage: Stage, watch: Watch) -> Seen:
 def _network(fault: Fault, stage: Stage, watch: Watch) -> Seen:
     what, side = fault.variant.split()
     link = stage.source_link if side == "source" else stage.audit_link
-    log = Log(stage.log)
+    log, before = Log(stage.log), stage.reconnects()
+
+    def has_begun_anew() -> bool:  # the log says the same thing once a minute
+        return log.has(_LOST) or stage.reconnects() > before
+
     if what == "cut":
         link.cut()
     elif what == "stall":
@@ -103,12 +107,12 @@ def _network(fault: Fault, stage: Stage, watch: Watch) -> Seen:
         # would see to.
         begun = time.monotonic()
         try:
-            assert is_seen(lambda: log.has(_LOST) or log.has('"started"')), "nobody noticed"
-            if log.has(_LOST):
+            assert is_seen(lambda: has_begun_anew() or log.has('"started"')), "nobody noticed"
+            if has_begun_anew():
                 watch.noticed.append(time.monotonic() - begun)
         finally:
             link.cut()
-    return lambda: log.has(_LOST)
+    return has_begun_anew
 
 
 def _stall(fault: Fault, link: Proxy, watch: Watch) -> Seen:

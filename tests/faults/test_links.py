@@ -15,7 +15,7 @@ from tests.support.daemon import DaemonProcess, initialised, until
 from tests.support.databases import Databases, new_databases
 from tests.support.oracle import wait_for
 from tests.support.proxy import Proxy
-from tests.support.servers import Server
+from tests.support.servers import Server, new_server
 
 COMMITTED = b"C\x00\x00\x00\x0bCOMMIT\x00"  # the server's answer to COMMIT
 
@@ -242,12 +242,23 @@ def test_a_daemon_that_has_nothing_to_confirm_yet_makes_no_storm_of_keepalives(
         assert daemon.stop() == 0
 
 
+@pytest.fixture(scope="module")
+def far_servers() -> Iterator[tuple[Server, Server]]:
+    """A source and an audit server that are reached by TCP."""
+    source, audit = new_server("source", tcp=True), new_server("audit", tcp=True)
+    try:
+        source.start()
+        audit.start()
+        yield source, audit
+    finally:
+        source.remove()
+        audit.remove()
+
+
 @pytest.fixture
-def far_both(
-    private_cluster: Callable[..., Server],
-) -> Iterator[tuple[Databases, Proxy, Proxy]]:
+def far_both(far_servers: tuple[Server, Server]) -> Iterator[tuple[Databases, Proxy, Proxy]]:
     """Source and audit database, each behind a proxy."""
-    databases = new_databases(private_cluster("source", tcp=True), private_cluster("audit", tcp=True))
+    databases = new_databases(*far_servers)
     with behind(databases.source_dsn) as source, behind(databases.audit_dsn) as audit:
         yield databases, source, audit
     databases.drop()
