@@ -98,7 +98,13 @@ def test_a_full_disk_under_the_audit_databases_wal_is_a_crash_and_nothing_is_los
     source_cluster: Server, small_disk: Path, tmp_path: Path
 ) -> None:
     """PostgreSQL panics, and can't even recover before there is room."""
-    settings = {"min_wal_size": "2MB", "max_wal_size": "4MB", "wal_recycle": "off"}
+    # No checkpoint may make room meanwhile, nor leave files for what comes.
+    settings = {
+        "min_wal_size": "2MB",
+        "max_wal_size": "1GB",
+        "checkpoint_timeout": "1h",
+        "wal_recycle": "off",
+    }
     with Cluster("audit", settings=settings, initdb_options=["--wal-segsize=1"], fsync=True) as audit:
         audit.stop("fast")
         wal = small_disk / "wal"
