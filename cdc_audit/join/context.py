@@ -46,6 +46,15 @@ _MAX_KNOWN = 4096
 _MAX_KNOWN_BYTES = 1024
 
 
+def forget() -> None:
+    """Know nothing of earlier contexts. To be called where others end that were made at the same time: what is kept for long among
+    what is freed keeps all of that memory.
+    """
+    _KNOWN.clear()
+    for known in (_shared_fields, _session_mark, inet):
+        known.cache_clear()
+
+
 class Said(NamedTuple):
     """A message's content: how far it can be believed, its fields ({} if it is invalid), and who the server says sent it."""
 

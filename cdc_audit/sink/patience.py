@@ -71,7 +71,7 @@ class Patience:
             self._connection.hang_up()
 
     async def _is_at_work(self) -> bool:
-        """True, too, where the server answers, but not that: the role may connect no more."""
+        """True, too, where the server answers, but not that: it may take no more connections, or none of the role's."""
         other = None
         try:
             async with answered("audit", _ASK_LIMIT):
@@ -79,8 +79,8 @@ class Patience:
                 asked = ledger.statement("is_at_work", self._schema), (self._connection.info.backend_pid,)
                 row = await (await other.execute(*asked)).fetchone()
             return bool(row and row[0])
-        except (UnavailableError, psycopg.OperationalError):
-            return False
+        except (UnavailableError, psycopg.OperationalError) as error:
+            return "FATAL" in str(error)  # the server's word, where libpq gives no SQLSTATE
         except CdcAuditError:
             return True
         finally:

@@ -19,8 +19,9 @@ DRAIN = 60.0  # seconds within which it must be under the limit again
 _RECOVERY_LIMIT = 5.0  # seconds from a fault's end, for 95 of 100 faults
 _SLOPE_LIMIT = 1.0  # MB of memory an hour
 _LONG = 290.0  # seconds of a run from which on its speed counts: shorter ones go on beside other tests
-PART = 20.0  # seconds of each of ``memory_floors``
-_WARM_UP = 15  # of these, and as many at least must follow
+PART = 100.0  # seconds of each of ``memory_floors``: long enough that one of them has little to do
+_WARM_UP = 3  # of these
+_ENOUGH = 9  # of these must follow
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ class Report:
         process the floors still differ by some MB, as its buffers are full: half an hour tells a slope to some MB an hour.
         """
         floors = self.memory_floors[_WARM_UP:]
-        if len(floors) < _WARM_UP or "kill" not in self.left_out:
+        if len(floors) < _ENOUGH or "kill" not in self.left_out:
             return None
         hours = [number * PART / 3600 for number in range(len(floors))]
         slope, start = statistics.linear_regression(hours, floors)

@@ -101,8 +101,14 @@ def test_a_half_open_connection_is_given_up_while(moment: str, databases: Databa
     assert 0.5 <= asyncio.run(asked()) < 4, "psycopg alone would wait for ever"
 
 
-def test_a_server_at_work_is_waited_for(databases: Databases, link: Proxy) -> None:
+@pytest.mark.parametrize(
+    "is_open", [True, False], ids=["that can be asked", "that takes no more connections"]
+)
+def test_a_server_at_work_is_waited_for(is_open: bool, databases: Databases, link: Proxy) -> None:
     """It waits for a lock, four times as long as a silent one is given."""
+
+    def allow_connections(allow: bool) -> None:
+        databases.audit.execute(f'alter database "{databases.audit_name}" allow_connections {allow}')
 
     async def asked() -> float:
         writer = await opened(databases, link)
@@ -110,8 +116,10 @@ def test_a_server_at_work_is_waited_for(databases: Databases, link: Proxy) -> No
         with psycopg.connect(databases.audit_dsn) as blocker:
             blocker.execute("lock table audit.ledger in access exclusive mode")
             begun = time.monotonic()
+            allow_connections(is_open)
             reading = asyncio.create_task(writer.last_block())
             await asyncio.sleep(2)
+            allow_connections(True)
             assert not reading.done()
             blocker.rollback()
             assert await reading is not None
