@@ -47,8 +47,8 @@ _MAX_KNOWN_BYTES = 1024
 
 
 def forget() -> None:
-    """Know nothing of earlier contexts. To be called where others end that were made at the same time: what is kept for long among
-    what is freed keeps all of that memory.
+    """Know nothing of earlier contexts. To be called when a session is over: a few things that are kept among many that are freed
+    keep the memory of all.
     """
     _KNOWN.clear()
     for known in (_shared_fields, _session_mark, inet):

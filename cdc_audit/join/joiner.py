@@ -34,7 +34,6 @@ class Joiner:
         hold_rows: int = 10_000,
         hold_bytes: int = 16 * 1024 * 1024,
     ) -> None:
-        read_context.forget()
         self._context_prefix = f"{prefix}.context"
         self._event_prefix = f"{prefix}.event"
         self._ddl_prefix = f"{prefix}.ddl"

@@ -18,6 +18,7 @@ from cdc_audit.errors import (
     PoisonError,
     UnavailableError,
 )
+from cdc_audit.join import context
 from cdc_audit.model.lsn import format_lsn
 from cdc_audit.model.observer import Observer
 from cdc_audit.pipeline import recovery
@@ -88,6 +89,7 @@ class Daemon:
         try:
             while not self._stopping.is_set() and await self._turn():
                 self._session = None
+                context.forget()
                 memory.give_back()
         finally:
             await self._anchors.close()
