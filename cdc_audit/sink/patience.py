@@ -2,7 +2,8 @@
 
 A COMMIT may wait for a lock, a full disk's administrator or a synchronous standby without end, and giving it up would help nobody.
 A half-open connection looks the same from here. The server knows which it is, and another connection asks it: a backend that
-waits for its client, which waits for it, never got what was sent, or its answer is lost.
+waits for its client, which waits for it, never got what was sent, or its answer is lost. Unless it is only slow on its way: then
+the backend has taken in more of an open COPY from one question to the next (``pg_stat_progress_copy``).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Patience:
         self._timer: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
         self._is_deaf = False
+        self._copied: int | None = None  # bytes, when it was last asked
 
     @contextmanager
     def shown(self) -> Iterator[Callable[[], None]]:
@@ -51,6 +53,7 @@ class Patience:
 
     def _renew(self) -> None:
         self._rest()
+        self._copied = None
         self._timer = asyncio.get_running_loop().call_later(ANSWER_LIMIT, self._begin_to_ask)
 
     def _rest(self) -> None:
@@ -78,7 +81,9 @@ class Patience:
                 other = await connect_async(self._dsn, side="audit", application_name="cdc-audit patience")
                 asked = ledger.statement("is_at_work", self._schema), (self._connection.info.backend_pid,)
                 row = await (await other.execute(*asked)).fetchone()
-            return bool(row and row[0])
+            is_busy, copied = row or (False, None)
+            before, self._copied = self._copied, copied
+            return bool(is_busy) or copied != before
         except (UnavailableError, psycopg.OperationalError) as error:
             return "FATAL" in str(error)  # the server's word, where libpq gives no SQLSTATE
         except CdcAuditError:

@@ -43,8 +43,12 @@ select pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended('cdc-audit le
 select 1
 
 -- name: is_at_work
--- Whether a backend does something, waits for a lock, a disk or a standby; not for its client. No row: it has ended.
-select wait_event_type is distinct from 'Client' from pg_catalog.pg_stat_activity where pid = %s
+-- Whether a backend does something, waits for a lock, a disk or a standby; not for its client. And how many bytes it has taken in of an
+-- open COPY: through a slow network it waits for its client most of the time. No row: it has ended.
+select wait_event_type is distinct from 'Client',
+       (select bytes_processed from pg_catalog.pg_stat_progress_copy as copy where copy.pid = backend.pid)
+from pg_catalog.pg_stat_activity as backend
+where pid = %s
 
 -- name: settings
 select pg_catalog.set_config('synchronous_commit', 'on', false), pg_catalog.set_config('lock_timeout', '0', false),

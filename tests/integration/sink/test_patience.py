@@ -12,7 +12,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from cdc_audit import postgres
-from cdc_audit.errors import AnotherDaemonError, UnavailableError
+from cdc_audit.errors import AnotherDaemonError, SettingError, UnavailableError
 from cdc_audit.model.ledger import Block
 from cdc_audit.pipeline.leftovers import Leftovers
 from cdc_audit.sink import ledger, patience
@@ -70,9 +70,9 @@ async def next_block(writer: Writer) -> tuple[Block, bytes]:
     )  # fmt: skip
 
 
-async def write(writer: Writer, block: tuple[Block, bytes]) -> None:
+async def write(writer: Writer, block: tuple[Block, bytes], line: bytes = LINE) -> None:
     """The server answers what is written only at its end."""
-    await writer.write(LINE, "")
+    await writer.write(line, "")
     await writer.commit(*block)
 
 
@@ -127,6 +127,26 @@ def test_a_server_at_work_is_waited_for(is_open: bool, databases: Databases, lin
         return time.monotonic() - begun
 
     assert asyncio.run(asked()) >= 2
+
+
+def test_a_block_on_its_way_through_a_slow_network_is_waited_for(
+    databases: Databases, link: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server waits for its client most of the time, and takes in what comes: here one row of 3 MB at 1 MB a second."""
+    monkeypatch.setattr(patience, "_ASK_AGAIN", 0.5)
+
+    async def asked() -> None:
+        writer = await opened(databases, link)
+        assert await writer.try_lock()
+        block = await next_block(writer)
+        link.rate = 1_000_000
+        begun = time.monotonic()
+        with pytest.raises(SettingError, match="refused"):  # it is no row: the server has read it to its end
+            await write(writer, block, b"x" * 3_000_000 + b"\n")
+        assert time.monotonic() - begun > 2
+        await writer.close()
+
+    asyncio.run(asked())
 
 
 def test_whoever_is_cancelled_while_a_silent_server_is_asked_leaves_at_once(
