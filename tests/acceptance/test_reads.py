@@ -182,6 +182,14 @@ def settled(live: Live, follower: FollowProcess, count: int) -> None:
     until(is_there, "the trail has all reads of the log")
 
 
+def written_down(folder: Path, database: str, statement: str) -> None:
+    """Wait until the server has written a read down: its logger is another process."""
+    until(
+        lambda: any(statement in str(read) for read in logged_reads(folder, database)),
+        f"the log has {statement}",
+    )
+
+
 def test_each_read_is_one_row_across_rotations_restarts_and_sigkills(
     private_cluster: Callable[..., Cluster], audit_cluster: Server, tmp_path: Path
 ) -> None:
@@ -248,6 +256,7 @@ def test_a_read_has_its_transactions_user_and_no_values_and_what_is_missing_is_s
                 nurse.commit()
                 nurse.execute("select * from clinic.visits where id = 1")
             # Before the restart: the daemon reconnects after it, and remembers no context from before.
+            written_down(folder, databases.source_name, "where id = 1")
             settled(live, follower, len(logged_reads(folder, databases.source_name)))
             server.restart("fast")  # the log goes on in another file or at the end of this one
             with (
@@ -255,6 +264,7 @@ def test_a_read_has_its_transactions_user_and_no_values_and_what_is_missing_is_s
                 nurse.cursor().copy("copy clinic.visits to stdout") as copy,
             ):
                 list(copy)
+            written_down(folder, databases.source_name, "copy clinic.visits")
             settled(live, follower, len(logged_reads(folder, databases.source_name)))
             follower.kill()
             with psycopg.connect(server.dsn(databases.source_name, "nurse")) as nurse:
