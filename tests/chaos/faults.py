@@ -93,10 +93,10 @@ def _crash(fault: Fault, stage: Stage, watch: Watch) -> Seen:
 def _network(fault: Fault, stage: Stage, watch: Watch) -> Seen:
     what, side = fault.variant.split()
     link = stage.source_link if side == "source" else stage.audit_link
-    log, before = Log(stage.log), stage.reconnects()
+    log, before = Log(stage.log), stage.daemon.reconnects()
 
     def has_begun_anew() -> bool:  # the log says the same thing once a minute
-        return log.has(_LOST) or stage.reconnects() > before
+        return log.has(_LOST) or stage.daemon.reconnects() > before
 
     if what == "cut":
         link.cut()

@@ -86,7 +86,7 @@ class Report:
 
         There processes live for seconds, and at the same age they differ by 20 MB, as the backlog was after the fault that they
         began with: such a line is up to 10 MB an hour steep by chance, either way, and says nothing about one process. Of one
-        process the floors still differ by some MB, as its buffers are full: half an hour tells a slope to some MB an hour.
+        process the floors differ by a tenth of a MB once it remembers all it may: half an hour tells a slope to that much an hour.
         """
         floors = self.memory_floors[_WARM_UP:]
         if len(floors) < _ENOUGH or "kill" not in self.left_out:

@@ -148,10 +148,6 @@ class Stage:
         process = self.daemon.process
         return (process.pid, time.monotonic() - self._born) if process and self.daemon.is_running else None
 
-    def reconnects(self) -> float:
-        """How often the daemon's present process has lost a server; 0 if nobody answers."""
-        return sum(self.daemon.metric("reconnects_total", side=side) for side in ("source", "audit"))
-
     def second_daemon(self, *arguments: str) -> DaemonProcess:
         """Another one on the same slot, with the same log; not started yet."""
         return DaemonProcess(self.env, self.log, *arguments)

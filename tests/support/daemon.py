@@ -143,6 +143,10 @@ class DaemonProcess:
         match = re.search(pattern, self.get("/metrics")[1], re.MULTILINE)
         return float(match[1]) if match else 0.0
 
+    def reconnects(self) -> float:
+        """How often the present process has lost a server; 0 if it does not answer."""
+        return sum(self.metric("reconnects_total", side=side) for side in ("source", "audit"))
+
     def resident_bytes(self) -> int:
         """The process's peak resident memory (VmHWM)."""
         assert self.process is not None
