@@ -48,13 +48,12 @@ def test_a_bucket_must_keep_versions_and_lock_them_for_as_long_as_rows_have_to_b
     assert object_store.keys(locks) == [], "nothing is written"
 
 
-def test_rows_in_the_default_partition_are_told_with_the_way_out(healthy: Patient) -> None:
-    healthy.on_audit("select 1")
+def test_rows_in_the_default_partition_are_told_with_the_way_out(patient: Patient) -> None:
     columns = (
         "id, created_at, schema_name, table_name, action, context_trust, capture, commit_lsn, seq, row_hash"
     )
     values = "1, '2020-03-01', 's', 't', 'INSERT', 'none', 'full', '0/1', 1, ''"
-    healthy.on_audit(f"insert into audit.audit_logs ({columns}) values ({values})")
-    healthy.on_audit("analyze audit.audit_logs_default")
-    found = healthy.examine()["audit_partitions"]
+    patient.on_audit(f"insert into audit.audit_logs ({columns}) values ({values})")
+    patient.on_audit("analyze audit.audit_logs_default")
+    found = patient.examine()["audit_partitions"]
     assert (found.status, found.remedy) == ("warn", "cdc-audit schema partitions --drain")

@@ -269,13 +269,13 @@ def test_publications_that_are_out_of_step_are_a_failure_with_the_command_that_m
     assert "refuses the application's UPDATE and DELETE on public.t" in check()["message"]
 
 
-def test_a_personal_key_is_told_of_unless_it_is_hashed(healthy: Patient) -> None:
-    healthy.on_source("create table public.by_mail (mail text primary key, name text)")
-    healthy.configure("redact", rules=[{"table": "public.by_mail", "column": "*", "mode": "personal"}])
-    result = healthy.examine()["personal_keys"]
+def test_a_personal_key_is_told_of_unless_it_is_hashed(patient: Patient) -> None:
+    patient.on_source("create table public.by_mail (mail text primary key, name text)")
+    patient.configure("redact", rules=[{"table": "public.by_mail", "column": "*", "mode": "personal"}])
+    result = patient.examine()["personal_keys"]
     assert (result.status, "public.by_mail (mail)" in result.message) == ("info", True)
-    healthy.configure("redact", hmac_key_file="/etc/cdc-audit/redact.key")
-    assert healthy.examine()["personal_keys"].status == "ok"
+    patient.configure("redact", hmac_key_file="/etc/cdc-audit/redact.key")
+    assert patient.examine()["personal_keys"].status == "ok"
 
 
 def test_options_of_the_dsn_that_change_how_values_are_printed_are_a_failure(healthy: Patient) -> None:
