@@ -74,7 +74,7 @@ def test_both_plugins_store_the_same_rows_of_one_workload(databases: Databases, 
         DIFFERENT.format(columns=columns, sent_by_both=sent_by_both), dbname=databases.audit_name
     )[0]
     print(f"{rows} rows by both plugins, {different} different")
-    assert rows > 20_000
+    assert rows > 2 * TRANSACTIONS  # the sessions take turns as they come: about 20,000, give or take 2,000
     assert different == 0
 
 

