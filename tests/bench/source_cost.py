@@ -1,6 +1,6 @@
 """What auditing costs the source: pgbench's transactions a second (TPC-B) with nothing, with audit triggers, with the slot being
-read by somebody who throws it away, and with the daemon and its audit database on the same machine, also where the daemon lets the
-source go first (``Nice=`` of its unit). What it is behind then is told by the seconds that it takes to store the rest.
+read by somebody who throws it away, and with the daemon and its audit database on the same machine, also where both let the
+source go first (``Nice=`` of their units). What is behind then is told by the seconds that it takes to store the rest.
 
 "Nothing" has wal_level logical as well. Where slots are read, the tables have REPLICA IDENTITY FULL. Commits don't wait for the
 disk, so that it is the work that counts.
@@ -29,8 +29,8 @@ from tests.support.databases import Databases
 
 SQL = named_sql("tests.bench", "source_cost.sql")
 _CLIENTS = 4
-_NICE = 10
-_YIELDING = f"cdc-audit, nice {_NICE}"
+_NICE = 19
+_YIELDING = f"cdc-audit and audit server, nice {_NICE}"
 _WAYS = ("nothing", "audit triggers", "slot read", "cdc-audit", _YIELDING)
 _ROWS = 4  # of a transaction of TPC-B: three are changed, one comes in
 _LONGEST = 300.0
@@ -101,7 +101,12 @@ def _daemon(stage: Stage, databases: Databases, nice: int = 0) -> Iterator[Settl
     with DaemonProcess(env, stage.folder / f"{databases.source_name}.log") as daemon:
         daemon.until_ready()
         assert daemon.process is not None
-        os.setpriority(os.PRIO_PROCESS, daemon.process.pid, nice)
+        if nice:
+            with psycopg.connect(databases.audit_dsn, autocommit=True) as audit:
+                sessions = [pid for (pid,) in audit.execute(SQL["sessions"])]
+            assert sessions, "the daemon has no session on the audit server"
+            for pid in [daemon.process.pid, *sessions]:  # a session's priority ends with it
+                os.setpriority(os.PRIO_PROCESS, pid, nice)
         yield partial(_settled, daemon, databases)
 
 

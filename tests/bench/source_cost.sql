@@ -32,3 +32,8 @@ create trigger audit after insert or update or delete on public.pgbench_branches
     for each row execute function public.audit('bid');
 create trigger audit after insert or update or delete on public.pgbench_history
     for each row execute function public.audit('aid');
+
+-- name: sessions
+-- Of the daemon: what it writes by is one of them.
+select pid from pg_stat_activity
+ where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
