@@ -278,8 +278,16 @@ static PyObject *event_of(unsigned char kind, Reader from, PyObject *plain, Row 
                        : event(PyTuple_GET_ITEM(plain, UPDATED_BY_KEY), list_of(new), key_of(identity, has_old ? old : new));
 }
 
+/* Append to a list that is made with its first item. */
+static int append(PyObject **list, PyObject *item)
+{
+    if (*list == NULL && (*list = PyList_New(0)) == NULL)
+        return -1;
+    return PyList_Append(*list, item);
+}
+
 PyDoc_STRVAR(rows_doc, "rows(items, position, plain, events) -> position\n\n"
-"Append the events of the items from ``position`` on, and return the position of the first item that is not a row of a table in\n"
+"Append a list of the rows from ``position`` on, and return the position of the first item that is not a row of a table in\n"
 "``plain`` (its oid's four bytes -> decode.relation.Plain), or that Python must look at for another reason. ``items`` is a list of\n"
 "messages and other objects. Raises only MemoryError.");
 
@@ -289,7 +297,8 @@ static PyObject *rows(PyObject *module, PyObject *const *arguments, Py_ssize_t g
         PyErr_SetString(PyExc_TypeError, "rows(list, int, dict, list)");
         return NULL;
     }
-    PyObject *items = arguments[0], *tables = arguments[2], *events = arguments[3], *plain = NULL; /* owned */
+    PyObject *items = arguments[0], *tables = arguments[2], *events = arguments[3];
+    PyObject *plain = NULL, *run = NULL; /* owned */
     Py_ssize_t position = PyLong_AsSsize_t(arguments[1]);
     if (position < 0)
         return PyErr_Occurred() ? NULL : (PyErr_SetString(PyExc_IndexError, "position"), NULL);
@@ -318,19 +327,18 @@ static PyObject *rows(PyObject *module, PyObject *const *arguments, Py_ssize_t g
         PyObject *made = event_of(payload[0], from, plain, &both[0], &both[1]);
         drop(&both[0]);
         drop(&both[1]);
-        int status = made == NULL ? -1 : PyList_Append(events, made);
+        int status = made == NULL ? -1 : append(&run, made);
         Py_XDECREF(made);
         if (status < 0)
             break;
     }
     Py_XDECREF(plain);
     PyMem_Free(both);
-    if (PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_MemoryError))
-            return NULL;
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_MemoryError))
         PyErr_Clear(); /* Python meets it again on the same message, and tells it in its words */
-    }
-    return PyLong_FromSsize_t(position);
+    int failed = PyErr_Occurred() || (run != NULL && PyList_Append(events, run) < 0);
+    Py_XDECREF(run);
+    return failed ? NULL : PyLong_FromSsize_t(position);
 }
 
 PyDoc_STRVAR(init_converters_doc, "init_converters(string, jsonb, numeric, timestamp, timestamptz, null)\n\n"

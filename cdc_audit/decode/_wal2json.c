@@ -278,10 +278,18 @@ static int is_utf_8(const char *text, Py_ssize_t length)
     return decoded != NULL;
 }
 
+/* Append to a list that is made with its first item. */
+static int append(PyObject **list, PyObject *item)
+{
+    if (*list == NULL && (*list = PyList_New(0)) == NULL)
+        return -1;
+    return PyList_Append(*list, item);
+}
+
 PyDoc_STRVAR(rows_doc, "rows(items, position, forms, events) -> position\n\n"
-"Append the events of the items from ``position`` on, and return the position of the first item that is not the line of a row\n"
-"whose form is in ``forms`` (Wal2JsonDecoder._recent), or that Python must look at for another reason. ``items`` is a list of\n"
-"lines in UTF-8 and other objects. Raises only MemoryError.");
+"Append a list of the rows from ``position`` on, unless none is in scope, and return the position of the first item that is not\n"
+"the line of a row whose form is in ``forms`` (Wal2JsonDecoder._recent), or that Python must look at for another reason.\n"
+"``items`` is a list of lines in UTF-8 and other objects. Raises only MemoryError.");
 
 static PyObject *rows(PyObject *module, PyObject *const *arguments, Py_ssize_t given)
 {
@@ -292,6 +300,7 @@ static PyObject *rows(PyObject *module, PyObject *const *arguments, Py_ssize_t g
     PyObject *items = arguments[0], *forms = arguments[2], *events = arguments[3];
     Py_ssize_t position = PyLong_AsSsize_t(arguments[1]);
     PyObject *key = NULL, *form = NULL; /* of the row before; both owned */
+    PyObject *run = NULL;
     if (position < 0)
         return PyErr_Occurred() ? NULL : (PyErr_SetString(PyExc_IndexError, "position"), NULL);
     for (; position < PyList_GET_SIZE(items); position++) {
@@ -318,7 +327,7 @@ static PyObject *rows(PyObject *module, PyObject *const *arguments, Py_ssize_t g
                 break;
             PyObject *made = PyBytes_FromStringAndSize(NULL, 1 + (first - schema));
             if (made == NULL)
-                goto failed;
+                break;
             PyBytes_AS_STRING(made)[0] = line[ACTION_AT];
             memcpy(PyBytes_AS_STRING(made) + 1, schema, first - schema);
             Py_XSETREF(key, made);
@@ -328,24 +337,18 @@ static PyObject *rows(PyObject *module, PyObject *const *arguments, Py_ssize_t g
             Py_XSETREF(form, Py_NewRef(found));
         }
         PyObject *row = row_of(first, end, form);
-        if (row == NULL || PyList_Append(events, row) < 0) {
-            Py_XDECREF(row);
+        int status = row == NULL ? -1 : row == Py_None ? 0 : append(&run, row);
+        Py_XDECREF(row);
+        if (status < 0)
             break;
-        }
-        Py_DECREF(row);
     }
-    if (PyErr_Occurred()) {
-        if (PyErr_ExceptionMatches(PyExc_MemoryError))
-            goto failed;
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_MemoryError))
         PyErr_Clear(); /* Python meets it again on the same line, and tells it in its words */
-    }
+    int failed = PyErr_Occurred() || (run != NULL && PyList_Append(events, run) < 0);
+    Py_XDECREF(run);
     Py_XDECREF(key);
     Py_XDECREF(form);
-    return PyLong_FromSsize_t(position);
-failed:
-    Py_XDECREF(key);
-    Py_XDECREF(form);
-    return NULL;
+    return failed ? NULL : PyLong_FromSsize_t(position);
 }
 
 PyDoc_STRVAR(init_converters_doc, "init_converters(timestamptz, timestamp, jsonb)\n\n"

@@ -29,10 +29,10 @@ from cdc_audit.decode.scope import Scope
 from cdc_audit.decode.sent_values import PGOUTPUT_CONVERTERS, decoded, unknown_types
 from cdc_audit.errors import StreamError, UnknownTypeError
 from cdc_audit.model.catalog import Catalog
-from cdc_audit.model.event import Begin, Commit, Event, Message, Row, Truncate
+from cdc_audit.model.event import Begin, Commit, Decoded, Event, Message, Row, Truncate
 from cdc_audit.model.lsn import format_lsn
 
-_compiled: Callable[[Sequence[object], int, dict[bytes, Plain], list[Event | None]], int] | None = None
+_compiled: Callable[[Sequence[object], int, dict[bytes, Plain], list[Decoded]], int] | None = None
 try:
     from cdc_audit.decode import _pgoutput
 except ImportError:
@@ -87,11 +87,11 @@ class PgOutputDecoder:
         for oid, reader in self._readers.items():
             self._use(oid, reader)
 
-    def decode_rows(self, items: Sequence[object], position: int, events: list[Event | None]) -> int:
-        """Append the events of what is compiled for, from ``position`` on; return the position of what is for ``decode`` to do."""
+    def decode_rows(self, items: Sequence[object], position: int, events: list[Decoded]) -> int:
+        """Append a list of the rows from ``position`` on that are compiled for; return the position of what is for ``decode``."""
         return position if _compiled is None else _compiled(items, position, self._plain, events)
 
-    def decode(self, payload: bytes) -> Event | list[Event] | None:
+    def decode(self, payload: bytes) -> Decoded:
         """The message's event, or None for what is no event or out of scope; for TRUNCATE a list, an event for each table.
 
         Only the Commit knows where its record ends: a Begin has ``end_lsn`` 0, unless that position was appended to it, in 8
@@ -147,7 +147,7 @@ class PgOutputDecoder:
         except (ValueError, KeyError):
             raise self._broken("a value does not have its type's form") from None
 
-    def _other(self, payload: bytes) -> Event | list[Event] | None:
+    def _other(self, payload: bytes) -> Decoded:
         action = payload[:1]
         try:
             if action == b"B":
@@ -226,12 +226,12 @@ class PgOutputDecoder:
         is_table = reader.info is None or reader.info.kind in "rp"
         return is_table and self._scope.covers((reader.relation.schema, reader.relation.table), reader.root)
 
-    def _truncate(self, payload: bytes) -> list[Event]:
+    def _truncate(self, payload: bytes) -> list[Truncate]:
         count = int.from_bytes(payload[1:5], "big")
         oids = [payload[at : at + 4] for at in range(6, len(payload), 4)]
         if len(payload) != 6 + 4 * count:
             raise MalformedError("a Truncate message has another length")
-        events: list[Event] = []
+        events: list[Truncate] = []
         for oid in oids:
             if oid not in self._readers:
                 raise MalformedError("TRUNCATE of a table that was not described")

@@ -28,6 +28,7 @@ from cdc_audit.model.event import (
     Action,
     Begin,
     Commit,
+    Decoded,
     Event,
     Message,
     Row,
@@ -38,7 +39,7 @@ from cdc_audit.model.event import (
 )
 from cdc_audit.model.lsn import format_lsn, parse_lsn
 
-_compiled: Callable[[Sequence[object], int, dict[bytes, Form], list[Event | None]], int] | None = None
+_compiled: Callable[[Sequence[object], int, dict[bytes, Form], list[Decoded]], int] | None = None
 try:
     from cdc_audit.decode import _wal2json
 except ImportError:
@@ -106,8 +107,8 @@ class Wal2JsonDecoder:
         self._recent.clear()
         self._forms.clear()
 
-    def decode_rows(self, items: Sequence[object], position: int, events: list[Event | None]) -> int:
-        """Append the events of what is compiled for, from ``position`` on; return the position of what is for ``decode`` to do."""
+    def decode_rows(self, items: Sequence[object], position: int, events: list[Decoded]) -> int:
+        """Append a list of the rows from ``position`` on that are compiled for; return the position of what is for ``decode``."""
         if _compiled is None or self._encoding:
             return position
         reached = _compiled(items, position, self._recent, events)

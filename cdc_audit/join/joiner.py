@@ -16,7 +16,7 @@ from cdc_audit.join import context as read_context
 from cdc_audit.join import ddl, foreign, reading
 from cdc_audit.join.event import WEAKNESS, ReadEvent, read_event
 from cdc_audit.model.context import NO_CONTEXT, Context, ContextKey, Trust
-from cdc_audit.model.event import ApplicationEvent, Begin, Change, Commit, Event, Message, Stretch
+from cdc_audit.model.event import ApplicationEvent, Begin, Change, Commit, Decoded, Message, Stretch
 
 _TIMESTAMP = re.compile(r"\d{4,}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d{1,6})?\+00")
 
@@ -70,12 +70,12 @@ class Joiner:
         """Check signatures with these keys from here on."""
         self._keys = keys
 
-    def unknown_keys(self, events: Iterable[Event | None]) -> set[str]:
+    def unknown_keys(self, events: Iterable[Decoded]) -> set[str]:
         """The ids of keys that these events name and that aren't known: read the keys again before joining them."""
         named = {read_context.key_id_of(event.content) for event in events if type(event) is Message}
         return named - self._keys.keys() - {""}
 
-    def join(self, events: Iterable[Event | None], size: int, sent_at: str) -> list[Stretch]:
+    def join(self, events: Iterable[Decoded], size: int, sent_at: str) -> list[Stretch]:
         """The stretches that are complete with these events, which took ``size`` bytes on the wire.
 
         ``sent_at`` is the server's time as PostgreSQL prints it in UTC: the time of an unsigned event outside any transaction.
@@ -84,7 +84,9 @@ class Joiner:
         out: list[Stretch] = []
         for event in events:
             kind = type(event)
-            if kind is tuple:
+            if kind is list:
+                self._changes += event  # type: ignore[arg-type]
+            elif kind is tuple:
                 self._changes.append(event)  # type: ignore[arg-type]
             elif kind is Begin:
                 self._begin(event)  # type: ignore[arg-type]

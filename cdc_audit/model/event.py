@@ -103,6 +103,8 @@ class ApplicationEvent(NamedTuple):
 
 Event: TypeAlias = Begin | Commit | Row | Truncate | Suppressed | Message
 Change: TypeAlias = Row | Truncate | Suppressed | ApplicationEvent
+# What decoding gives: an event, several in stream order, or None where nothing is in scope.
+Decoded: TypeAlias = Event | list[Row] | list[Truncate] | None
 
 
 class Stretch(NamedTuple):

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Protocol, cast
+from typing import Protocol
 
 from cdc_audit import failpoint
 from cdc_audit.config import Config
@@ -16,7 +16,7 @@ from cdc_audit.join import ddl
 from cdc_audit.join.joiner import Joiner
 from cdc_audit.model.alert import DdlAlert
 from cdc_audit.model.catalog import Catalog
-from cdc_audit.model.event import ApplicationEvent, Commit, Event, Stretch
+from cdc_audit.model.event import ApplicationEvent, Commit, Decoded, Event, Stretch
 from cdc_audit.pipeline import ack, batch
 from cdc_audit.pipeline.delivery import Delivery
 from cdc_audit.pipeline.spool import Spool
@@ -33,8 +33,8 @@ _STOP_GRACE = 5.0  # seconds that a transaction too large to hold may take to en
 class Decoder(Protocol):
     """What ``decode.wal2json`` and ``decode.pgoutput`` have in common."""
 
-    def decode_rows(self, items: Sequence[object], position: int, events: list[Event | None], /) -> int: ...  # noqa: D102 - see there
-    def decode(self, line: bytes, /) -> Event | list[Event] | None: ...  # noqa: D102
+    def decode_rows(self, items: Sequence[object], position: int, events: list[Decoded], /) -> int: ...  # noqa: D102 - see there
+    def decode(self, line: bytes, /) -> Decoded: ...  # noqa: D102
     def decode_notice(self, text: str) -> Event | None: ...  # noqa: D102
     def learn(self, catalog: Catalog) -> None: ...  # noqa: D102
     def rescope(self, scope: Scope) -> None: ...  # noqa: D102
@@ -163,11 +163,11 @@ class Pump:
 
     async def _decoded(
         self, items: list[bytes | Notice], position: int
-    ) -> tuple[list[Event | None], int, StreamError | None]:
+    ) -> tuple[list[Decoded], int, StreamError | None]:
         """The events of the items from ``position`` on, up to one that can't be decoded, or to a COMMIT if other rules wait for
         one; and the position after them. What the decoder must look up first is looked up in between.
         """
-        events: list[Event | None] = []
+        events: list[Decoded] = []
         decoder = self._decoder
         decode, decode_notice, decode_rows = decoder.decode, decoder.decode_notice, decoder.decode_rows
         count = len(items)
@@ -176,10 +176,7 @@ class Pump:
                 while (position := decode_rows(items, position, events)) < count:
                     item = items[position]
                     event = decode(item) if isinstance(item, bytes) else decode_notice(item.text)
-                    if type(event) is list:
-                        events += event
-                    else:
-                        events.append(cast("Event | None", event))
+                    events.append(event)
                     position += 1
                     if type(event) is Commit and (self._next_rules is not None or self._is_to_end):
                         return events, position, None

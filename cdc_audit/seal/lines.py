@@ -72,7 +72,7 @@ class LineWriter:
         self.kinds: Counter[tuple[str, str]] | None = None
         self.openings = Openings(random)
         self._plans: _Plans = {}
-        self._known: dict[Context, bytes] = {}  # contexts' fields: users make more than one transaction
+        self._known: dict[Context, tuple[bytes, str | None]] = {}  # users make more than one transaction
         self.start_counting()
 
     def start_counting(self) -> None:
@@ -107,9 +107,8 @@ class LineWriter:
             str(transaction.xid).encode() if transaction.xid else NULL,
             format_lsn(transaction.end_lsn).encode(),
         )
-        who = self._context_fields(context)
-        application = context.application_name if context.is_missing else None
-        shared = _Shared(transaction.committed_at.encode(), who, where, application)
+        who, missing_of = self._who(context)
+        shared = _Shared(transaction.committed_at.encode(), who, where, missing_of)
         self.openings.share()
         if _compiled is None or self.openings.shared:
             self._write_each(changes, shared, first_id, first_seq, lines, leaves)
@@ -237,21 +236,22 @@ class LineWriter:
         fields = (field(names[0]), field(names[1]), record, escape(action.encode()), NULL, data, NULL)
         return fields, b"%b\t%b\t%b" % (capture, NULL, optional(partition))
 
-    def _context_fields(self, context: Context) -> bytes:
-        """The fields from user_id to application_name."""
+    def _who(self, context: Context) -> tuple[bytes, str | None]:
+        """The fields from user_id to application_name; and the application where nobody said who, else None."""
         known = self._known.get(context)
         if known is not None:
             return known
         redacted = self.redacted_values
-        fields = self._new_context_fields(context)
+        fields = self._context_fields(context)
+        found = fields, context.application_name if context.is_missing else None
         is_plain = not self._redaction.personal_context and redacted == self.redacted_values
         if is_plain and len(fields) <= _MAX_KNOWN_BYTES:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
-            self._known[context] = fields
-        return fields
+            self._known[context] = found
+        return found
 
-    def _new_context_fields(self, context: Context) -> bytes:
+    def _context_fields(self, context: Context) -> bytes:
         rest = context.rest.encode()
         rest = self._counted(rest, mask_context(context)) if rest else b""
         if self._redaction.personal_context:

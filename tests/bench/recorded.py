@@ -14,7 +14,7 @@ import pickle
 import pstats
 import time
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import psycopg
 
@@ -26,7 +26,7 @@ from cdc_audit.errors import UnknownTypeError
 from cdc_audit.join.joiner import Joiner
 from cdc_audit.model.catalog import Catalog
 from cdc_audit.model.context import ContextKey
-from cdc_audit.model.event import Event, Stretch
+from cdc_audit.model.event import Decoded, Stretch
 from cdc_audit.model.lsn import parse_lsn
 from cdc_audit.pipeline import batch
 from cdc_audit.pipeline.pump import Decoder
@@ -130,26 +130,22 @@ def _joiner(recording: Recording) -> Joiner:
     return joiner
 
 
-def _events(decoder: Decoder, items: list[bytes], catalog: Catalog) -> list[Event | None]:
+def _events(decoder: Decoder, items: list[bytes], catalog: Catalog) -> list[Decoded]:
     """As the pump does it; what the decoder asks for, once for each form of a line, is in the catalog."""
-    events: list[Event | None] = []
+    events: list[Decoded] = []
     decode, decode_rows = decoder.decode, decoder.decode_rows
     position, count = 0, len(items)
     while position < count:
         try:
             while (position := decode_rows(items, position, events)) < count:
-                event = decode(items[position])
-                if type(event) is list:
-                    events += event
-                else:
-                    events.append(cast("Event | None", event))
+                events.append(decode(items[position]))
                 position += 1
         except UnknownTypeError:
             decoder.learn(catalog)
     return events
 
 
-def _joined(joiner: Joiner, events: list[Event | None], size: int) -> list[Stretch]:
+def _joined(joiner: Joiner, events: list[Decoded], size: int) -> list[Stretch]:
     joiner.unknown_keys(events)
     return joiner.join(events, size, "")
 

@@ -13,7 +13,7 @@ from cdc_audit.decode.pgoutput import PgOutputDecoder
 from cdc_audit.decode.scope import Scope
 from cdc_audit.decode.wal2json import Wal2JsonDecoder
 from cdc_audit.errors import UnknownTypeError
-from cdc_audit.model.event import Begin, Commit, Event
+from cdc_audit.model.event import Begin, Commit, Decoded, Event
 from cdc_audit.source import publication, slot
 from cdc_audit.source.catalog import look_up
 from cdc_audit.source.plugin_options import QUOTED_NUMBERS, pgoutput_options, wal2json_options
@@ -87,7 +87,7 @@ class TwoSlots:
         return asyncio.run(self._decode(decoder.decode, decoder, messages))
 
     async def _decode(
-        self, decode: Callable[[bytes], Event | list[Event] | None], decoder: Any, messages: Iterable[bytes]
+        self, decode: Callable[[bytes], Decoded], decoder: Any, messages: Iterable[bytes]
     ) -> list[Event]:
         events: list[Event] = []
         async with await psycopg.AsyncConnection.connect(

@@ -33,7 +33,7 @@ TEXTS = [
 def outcomes(
     decoder: Any, batches: Sequence[Sequence[bytes]], catalog: FakeCatalog | Catalog
 ) -> list[object]:
-    """Each item's event or error, as the pump gets them; after an error with the item behind it."""
+    """Each event or error, as the pump gets them; after an error with the item behind it."""
     found: list[object] = []
     for items in batches:
         position, asked_for = 0, 0
@@ -51,7 +51,9 @@ def outcomes(
                 found.append(str(error))
                 position += 1
                 asked_for = 0
-    return found
+    return [
+        one for event in found for one in (event if isinstance(event, list) else [event]) if one is not None
+    ]
 
 
 def varied(dice: random.Random, line: bytes) -> bytes:

@@ -13,7 +13,7 @@ from cdc_audit.decode.pgoutput import PgOutputDecoder
 from cdc_audit.decode.scope import Scope
 from cdc_audit.errors import StreamError, UnknownTypeError
 from cdc_audit.model.catalog import Catalog, TableInfo, TypeInfo, TypeKind
-from cdc_audit.model.event import Begin, Commit, Event, Message, Row, Truncate
+from cdc_audit.model.event import Begin, Commit, Decoded, Message, Row, Truncate
 
 OID, PAIR = 16384, 20000
 COLUMNS = (("id", 23), ("price", 1700), ("name", 25), ("ok", 16), ("at", 1184), ("doc", 3802), ("pair", PAIR))
@@ -88,7 +88,7 @@ def truncate(*oids: int) -> bytes:
     return b"T" + struct.pack(">IB", len(oids), 3) + b"".join(struct.pack(">I", oid) for oid in oids)
 
 
-def decode(decoder: PgOutputDecoder, payload: bytes, *infos: TableInfo) -> Event | list[Event] | None:
+def decode(decoder: PgOutputDecoder, payload: bytes, *infos: TableInfo) -> Decoded:
     """As the pump does: what is asked for is looked up, and the message decoded again."""
     for _ in range(3):
         try:

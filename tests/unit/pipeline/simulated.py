@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 
 from cdc_audit.config import Config
 from cdc_audit.errors import LedgerMovedError, UnavailableError
-from cdc_audit.model.event import Begin, Commit, Event, Message, Shape
+from cdc_audit.model.event import Begin, Commit, Decoded, Event, Message, Shape
 from cdc_audit.model.ledger import Block, Receipt
 from cdc_audit.pipeline.pump import Decoder
 from cdc_audit.pipeline.session import Session
@@ -170,7 +170,7 @@ class FakeStream:
     def decode(self, line: bytes) -> Event:
         return self._events[int(line)]
 
-    def decode_rows(self, items: Sequence[object], position: int, events: list[Event | None]) -> int:
+    def decode_rows(self, items: Sequence[object], position: int, events: list[Decoded]) -> int:
         """Nothing is compiled here."""
         return position
 
