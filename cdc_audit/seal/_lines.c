@@ -9,6 +9,7 @@
 #define HASH_LENGTH 32
 #define MAX_COLUMNS 1664
 #define MOST_AT_ONCE 1000000 /* bytes of lines that a run returns, give or take the last one */
+#define MOST_KEPT 4000000    /* bytes of memory that the next run finds again */
 
 /* Positions in seal.plan.Plan. */
 enum { ACTION_NAME, ACTION, TABLE, NAMES, NEW, OLD, CHANGED, RECORD, RECORD_AT, RECORD_IN_OLD, TAIL, IS_PERSONAL, PLAN_LENGTH };
@@ -25,6 +26,24 @@ static EVP_MD_CTX *hashing;
 /* seal.redact.mask_keys, and what stands, in any case of its letters, in every text that it changes; set by init_redaction(). */
 static PyObject *mask_keys, *stems;
 static unsigned char begins_stem[256];
+
+/* The memory of the last run: a buffer that grows from nothing copies all it holds each time. */
+static Buffer kept;
+
+static Buffer take_buffer(void)
+{
+    Buffer taken = {kept.data, 0, kept.room};
+    kept = (Buffer){NULL, 0, 0};
+    return taken;
+}
+
+static void give_back(Buffer buffer)
+{
+    if (kept.data == NULL && buffer.room <= MOST_KEPT)
+        kept = buffer;
+    else
+        PyMem_Free(buffer.data);
+}
 
 /* Room for `more` bytes; NULL without memory, with an error. */
 static char *reserve(Buffer *buffer, size_t more)
@@ -369,10 +388,10 @@ static PyObject *run(PyObject *module, PyObject *const *arguments, Py_ssize_t gi
         PyErr_SetString(PyExc_ValueError, "run() counts from 0");
         return NULL;
     }
-    Buffer buffer = {NULL, 0, 0};
     Values *both = PyMem_Malloc(2 * sizeof *both);
     if (both == NULL)
         return PyErr_NoMemory();
+    Buffer buffer = take_buffer();
     both[0].count = both[1].count = 0;
     for (; position < PyList_GET_SIZE(changes) && buffer.length < MOST_AT_ONCE; position++, id++, seq++) {
         PyObject *row = PyList_GET_ITEM(changes, position);
@@ -408,7 +427,7 @@ failed:
     drop_values(&both[0]);
     drop_values(&both[1]);
     PyMem_Free(both);
-    PyMem_Free(buffer.data);
+    give_back(buffer);
     return made;
 }
 

@@ -26,7 +26,7 @@ from cdc_audit.source.slot import SlotInfo, info_of
 
 _SLOT = named_sql("cdc_audit.source", "sql/slot.sql")
 _FACTS = named_sql("cdc_audit.source", "sql/facts.sql")
-_CATALOG_LIMIT = 15.0  # seconds that looking through the catalog may take: there may be thousands of tables
+_CATALOG_LIMIT = 60.0  # seconds that looking through the catalog may take: there may be 100,000 tables
 _TABLES_EVERY = 60.0  # seconds between two looks at all tables
 # PostgreSQL's names of server encodings that Python calls otherwise; the rest Python knows by PostgreSQL's name.
 _PYTHON_ENCODINGS = {
