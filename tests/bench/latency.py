@@ -4,7 +4,8 @@
 load wait for it. A latency begins with the commit time that the source's server put into its WAL, before it synced it. It ends
 when an observer hears of the block: a trigger of ours on the ledger does NOTIFY, which the server sends after the block's COMMIT
 is on disk. Both clocks are this machine's. The observer hears late, never early; by how much is measured too ("observer's
-delay").
+delay"). The reference is a row that pgbench inserts into the audit server itself at the same rates, from its statement's
+beginning: what is slow there is the machine's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from cdc_audit.postgres import named_sql
 from tests.bench.figures import Report, percentile
 from tests.bench.stage import Stage
 from tests.support.daemon import DaemonProcess, initialised, until
-from tests.support.databases import Databases
 
 SQL = named_sql("tests.bench", "latency.sql")
 _RATES = (100, 500, 2000)
@@ -50,6 +50,11 @@ def run(stage: Stage) -> Report:
                 values = [percentile(latencies, percent) * 1e3 for latencies, _ in rounds]
                 report.add(f"{what}: p{percent}", "ms", values)
             report.add(f"{what}: achieved", "tps", [achieved for _, achieved in rounds])
+    for rate in _RATES:
+        what = f"a plain INSERT, {rate:,} tps"
+        plain = [_plain(stage, rate) for _ in stage.rounds(what)]
+        for percent in (50, 99):
+            report.add(f"{what}: p{percent}", "ms", [percentile(one, percent) * 1e3 for one in plain])
     with stage.databases() as databases:
         delays = _observers_delays(databases.audit_dsn)
     for percent in (50, 99):
@@ -115,7 +120,9 @@ def _round(stage: Stage, rate: int, interval: str) -> tuple[list[float], float]:
         observer.start()
         with DaemonProcess(env, stage.folder / f"{databases.source_name}.log") as daemon:
             daemon.until_ready()
-            count = _load(stage, databases, rate)
+            _load(stage, databases.source_dsn, rate, "visit")
+            with psycopg.connect(databases.source_dsn) as source:
+                (count,) = source.execute(SQL["count"]).fetchone() or (0,)
             until(lambda: observer.last_id >= count, "all rows are durable")
             assert daemon.stop() == 0, daemon.log_text()
         observer.stop()
@@ -125,16 +132,25 @@ def _round(stage: Stage, rate: int, interval: str) -> tuple[list[float], float]:
     return latencies(committed_at, observer.heard), count / (committed_at[-1] - min(committed_at))
 
 
-def _load(stage: Stage, databases: Databases, rate: int) -> int:
-    """Commit at the rate; how many transactions there were."""
-    script = stage.folder / "visit.pgbench"
-    script.write_text(SQL["visit"], encoding="utf-8")
-    how: list[str | Path] = ["-n", "-M", "prepared", "-c", str(_CLIENTS), "-f", script, "-R", str(rate)]
-    stage.tool("pgbench", *how, "-T", str(stage.options.seconds), databases.source_dsn)
-    with psycopg.connect(databases.source_dsn) as source:
-        row = source.execute(SQL["count"]).fetchone()
-    assert row is not None
-    return int(row[0])
+def _plain(stage: Stage, rate: int) -> list[float]:
+    """Seconds from a statement to its row's notification, without the daemon and its source."""
+    with stage.databases() as databases, psycopg.connect(databases.audit_dsn, autocommit=True) as audit:
+        audit.execute(SQL["plain"])
+        observer = Observer(databases.audit_dsn)
+        observer.start()
+        _load(stage, databases.audit_dsn, rate, "plain_row")
+        began = {int(row_id): float(at) for row_id, at in audit.execute(SQL["plain_began_at"])}
+        until(lambda: len(observer.heard) >= len(began), "all rows are durable")
+        observer.stop()
+    return [heard.at - began[heard.last_id] for heard in observer.heard]
+
+
+def _load(stage: Stage, dsn: str, rate: int, script: str) -> None:
+    """Commit at the rate."""
+    file = stage.folder / f"{script}.pgbench"
+    file.write_text(SQL[script], encoding="utf-8")
+    how: list[str | Path] = ["-n", "-M", "prepared", "-c", str(_CLIENTS), "-f", file, "-R", str(rate)]
+    stage.tool("pgbench", *how, "-T", str(stage.options.seconds), dsn)
 
 
 def _observers_delays(dsn: str) -> list[float]:

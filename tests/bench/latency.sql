@@ -18,3 +18,21 @@ select count(*) from public.visits
 
 -- name: committed_at
 select extract(epoch from created_at)::float8 from audit.audit_logs order by id
+
+-- name: plain
+create table public.plain (
+    id bigint generated always as identity primary key, at timestamptz default clock_timestamp()
+);
+create function public.tell_row() returns trigger language plpgsql as $$
+begin
+    perform pg_catalog.pg_notify('durable', new.id::text);
+    return null;
+end
+$$;
+create trigger tell_row after insert on public.plain for each row execute function public.tell_row();
+
+-- name: plain_row
+insert into public.plain default values
+
+-- name: plain_began_at
+select id, extract(epoch from at)::float8 from public.plain
