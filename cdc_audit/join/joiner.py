@@ -55,6 +55,7 @@ class Joiner:
         self._is_flowing = False  # the transaction was larger than the hold: what came so far has gone on
         self._has_started = False
         self._has_several = False  # contexts, or one that does not count from the transaction's beginning
+        self._has_events = False  # among the changes
 
     @property
     def in_transaction(self) -> bool:
@@ -72,8 +73,13 @@ class Joiner:
 
     def unknown_keys(self, events: Iterable[Decoded]) -> set[str]:
         """The ids of keys that these events name and that aren't known: read the keys again before joining them."""
-        named = {read_context.key_id_of(event.content) for event in events if type(event) is Message}
-        return named - self._keys.keys() - {""}
+        keys, unknown = self._keys, set()
+        for event in events:
+            if type(event) is Message:
+                key_id = read_context.key_id_of(event.content)
+                if key_id and key_id not in keys:
+                    unknown.add(key_id)
+        return unknown
 
     def join(self, events: Iterable[Decoded], size: int, sent_at: str) -> list[Stretch]:
         """The stretches that are complete with these events, which took ``size`` bytes on the wire.
@@ -116,7 +122,7 @@ class Joiner:
         self._context = None
         self._session = NO_CONTEXT
         self._held_bytes = self._held_rows = 0
-        self._is_flowing = self._has_started = self._has_several = False
+        self._is_flowing = self._has_started = self._has_several = self._has_events = False
 
     def _commit(self, out: list[Stretch], commit: Commit) -> None:
         if self._transaction is None or self._transaction.end_lsn != commit.end_lsn:
@@ -134,16 +140,16 @@ class Joiner:
         if self._transaction is None:
             raise StreamError("a transactional message stands outside of any transaction")
         xid = self._transaction.xid
-        if message.prefix == self._event_prefix:
-            self._changes.append(read_event(message.content, xid=xid, keys=self._keys))
-        elif message.prefix == self._ddl_prefix:
-            self._changes.append(ddl.read_ddl(message.content, xid=xid, keys=self._keys))
-        elif message.prefix == self._read_prefix:
-            read = reading.read_reading(message.content, xid=xid, keys=self._keys, contexts=self._contexts)
-            self._changes.append(read)
-        elif message.prefix == self._context_prefix:
+        if message.prefix == self._context_prefix:
             said = read_context.read(message.content, kind="context", xid=xid, keys=self._keys)
             self._turn(read_context.to_context(said))
+        elif message.prefix == self._event_prefix:
+            self._take(read_event(message.content, xid=xid, keys=self._keys))
+        elif message.prefix == self._ddl_prefix:
+            self._take(ddl.read_ddl(message.content, xid=xid, keys=self._keys))
+        elif message.prefix == self._read_prefix:
+            read = reading.read_reading(message.content, xid=xid, keys=self._keys, contexts=self._contexts)
+            self._take(read)
         elif message.prefix == self._session_prefix:
             said = read_context.read(message.content, kind="session", xid=xid, keys=self._keys)
             self._session = read_context.of_session(said)
@@ -153,6 +159,10 @@ class Joiner:
                 self._held_rows += len(self._changes)
                 self._changes, self._context = [], NO_CONTEXT
             self._turn(foreign.read(message.prefix, message.content))
+
+    def _take(self, event: ReadEvent) -> None:
+        self._changes.append(event)
+        self._has_events = True
 
     def _turn(self, context: Context) -> None:
         """A context counts from here on; what came before the first one takes it too, if it is still held."""
@@ -168,7 +178,7 @@ class Joiner:
         self._context = context
         self._changes = []
         if is_late:
-            self._changes.append(ReadEvent(ApplicationEvent("CONTEXT", "", "", b""), None, context.trust))
+            self._take(ReadEvent(ApplicationEvent("CONTEXT", "", "", b""), None, context.trust))
 
     def _or_session(self, context: Context | None) -> Context:
         return self._session if context is None or context == NO_CONTEXT else context
@@ -186,7 +196,10 @@ class Joiner:
         self._held_bytes = self._held_rows = 0
         parts: list[tuple[Context, list[Change]]] = []
         for context, changes in held:
-            parts.extend(_split(self._or_session(context), changes))
+            if self._has_events:
+                parts.extend(_split(self._or_session(context), changes))
+            elif changes:
+                parts.append((self._or_session(context), changes))  # type: ignore[arg-type]
         if not parts and (ends or not self._has_started):
             parts = [(self._or_session(self._context), [])]
         for number, (context, run) in enumerate(parts):
@@ -198,8 +211,6 @@ class Joiner:
 
 def _split(context: Context, changes: list[Change | ReadEvent]) -> list[tuple[Context, list[Change]]]:
     """Changes under one context, with each application event apart: it may carry a context of its own."""
-    if ReadEvent not in set(map(type, changes)):
-        return [(context, changes)] if changes else []  # type: ignore[list-item]
     parts: list[tuple[Context, list[Change]]] = []
     run: list[Change] = []
     for change in changes:

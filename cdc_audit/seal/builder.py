@@ -143,7 +143,7 @@ class BlockBuilder:
         self.rows += count
         self._next_id += count
         self._next_seq += count
-        self._by_trust[stretch.context.trust.value] += count
+        self._by_trust[stretch.context.trust] += count
         self._month = stretch.transaction.committed_at[:7]
         self._oldest_commit_at = self._oldest_commit_at or stretch.transaction.committed_at
         if self._facts is not None and self._lines.kinds is not None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from itertools import compress
 from operator import ne
-from typing import NamedTuple, TypeAlias, cast
+from typing import TypeAlias, cast
 
 from cdc_audit.model.context import Context
 from cdc_audit.model.event import ApplicationEvent, Begin, Change, Row, RowValues, Shape, Suppressed, Truncate
@@ -44,20 +44,15 @@ else:
 IS_COMPILED = _compiled is not None
 """Whether ``make native`` (or a wheel built with it) has compiled the hot loops."""
 
+_NULL = NULL.decode()
 _MAX_PLANS = 20_000
 _MAX_KNOWN = 4096
 _MAX_KNOWN_BYTES = 2048
 
 
-class _Shared(NamedTuple):
-    """The fields that all lines of a call have: created_at, the context's, xid and commit_lsn. And where nobody said
-    who: the application, "" if it isn't known either; else None.
-    """
-
-    created_at: bytes
-    who: bytes
-    where: bytes
-    missing_of: str | None
+# The fields that all lines of a call have: created_at, the context's, xid and commit_lsn. And where nobody said who: the
+# application, "" if it isn't known either; else None.
+_Shared: TypeAlias = tuple[bytes, bytes, bytes, str | None]
 
 
 class LineWriter:
@@ -103,12 +98,11 @@ class LineWriter:
         """Append the lines (in pieces, each with its row_hash and line end) and a leaf hash for each change; ids and seqs count up
         from the first.
         """
-        where = b"%b\t%b" % (
-            str(transaction.xid).encode() if transaction.xid else NULL,
-            format_lsn(transaction.end_lsn).encode(),
-        )
+        xid, end_lsn, committed_at = transaction
+        created_at = committed_at.encode()
+        where = f"{xid or _NULL}\t{format_lsn(end_lsn)}".encode()
         who, missing_of = self._who(context)
-        shared = _Shared(transaction.committed_at.encode(), who, where, missing_of)
+        shared = created_at, who, where, missing_of
         self.openings.share()
         if _compiled is None or self.openings.shared:
             self._write_each(changes, shared, first_id, first_seq, lines, leaves)
@@ -118,7 +112,16 @@ class LineWriter:
         while position < len(changes):
             row_id = first_id + position
             data, rows, redacted = _compiled(
-                changes, position, self._plans, *shared[:3], row_id, row_id + seqs_ahead, leaves, counts
+                changes,
+                position,
+                self._plans,
+                created_at,
+                who,
+                where,
+                row_id,
+                row_id + seqs_ahead,
+                leaves,
+                counts,
             )
             if rows:
                 lines.append(data)
@@ -131,7 +134,7 @@ class LineWriter:
             self._write_each([change], shared, row_id, row_id + seqs_ahead, lines, leaves)
             position += 1
         for plan, rows in counts:
-            self._count(plan, rows, shared)
+            self._count(plan, rows, missing_of)
 
     def _write_each(
         self,
@@ -167,10 +170,10 @@ class LineWriter:
             row_id += 1
             seq += 1
 
-    def _count(self, plan: Plan, rows: int, shared: _Shared) -> None:
+    def _count(self, plan: Plan, rows: int, missing_of: str | None) -> None:
         self.rows_by_action[plan.action] += rows
-        if shared.missing_of is not None:
-            self.missing_rows[plan.table, shared.missing_of] += rows
+        if missing_of is not None:
+            self.missing_rows[plan.table, missing_of] += rows
         if self.kinds is not None:
             self.kinds[plan.table, plan.action] += rows
 

@@ -105,8 +105,9 @@ class Openings:
 
     def share(self) -> None:
         """What was committed to since the last row is every row's from here on, until the next call."""
-        self.shared[:] = sorted(self.pending)
-        self.pending.clear()
+        if self.pending or self.shared:
+            self.shared[:] = sorted(self.pending)
+            self.pending.clear()
 
     def close_row(self, row_id: int) -> None:
         """The pending and shared openings are this row's."""
