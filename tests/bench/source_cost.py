@@ -1,6 +1,7 @@
 """What auditing costs the source: pgbench's transactions a second (TPC-B) with nothing, with audit triggers, with the slot being
 read by somebody who throws it away, and with the daemon and its audit database on the same machine, also where both let the
-source go first (``Nice=`` of their units). What is behind then is told by the seconds that it takes to store the rest.
+source go first (as with ``CPUWeight=1`` in their units). What is behind then is told by the seconds that it takes to store
+the rest.
 
 "Nothing" has wal_level logical as well. Where slots are read, the tables have REPLICA IDENTITY FULL. Commits don't wait for the
 disk, so that it is the work that counts.
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
@@ -30,7 +32,7 @@ from tests.support.databases import Databases
 SQL = named_sql("tests.bench", "source_cost.sql")
 _CLIENTS = 4
 _NICE = 19
-_YIELDING = f"cdc-audit and audit server, nice {_NICE}"
+_YIELDING = "cdc-audit and audit server yield"
 _WAYS = ("nothing", "audit triggers", "slot read", "cdc-audit", _YIELDING)
 _ROWS = 4  # of a transaction of TPC-B: three are changed, one comes in
 _LONGEST = 300.0
@@ -98,7 +100,8 @@ def _slot_read(stage: Stage, databases: Databases) -> Iterator[Settle | None]:
 def _daemon(stage: Stage, databases: Databases, nice: int = 0) -> Iterator[Settle | None]:
     env = databases.environment(SOURCE_PLUGIN=stage.options.plugin, SOURCE_EXCLUDE="") | stage.package
     initialised(env)
-    with DaemonProcess(env, stage.folder / f"{databases.source_name}.log") as daemon:
+    log = stage.folder / f"{databases.source_name}.log"
+    with DaemonProcess(env, log, own_session=True) as daemon:
         daemon.until_ready()
         assert daemon.process is not None
         if nice:
@@ -106,8 +109,19 @@ def _daemon(stage: Stage, databases: Databases, nice: int = 0) -> Iterator[Settl
                 sessions = [pid for (pid,) in audit.execute(SQL["sessions"])]
             assert sessions, "the daemon has no session on the audit server"
             for pid in [daemon.process.pid, *sessions]:  # a session's priority ends with it
-                os.setpriority(os.PRIO_PROCESS, pid, nice)
+                _yield_to_all(pid, nice)
         yield partial(_settled, daemon, databases)
+
+
+def _yield_to_all(pid: int, nice: int) -> None:
+    """Give a process that leads a session a low priority. Where Linux groups processes by session (sched(7), "The autogroup
+    feature"), it counts within the group only: then the group gets it, too.
+    """
+    assert os.getsid(pid) == pid
+    os.setpriority(os.PRIO_PROCESS, pid, nice)
+    group = Path(f"/proc/{pid}/autogroup")
+    if group.exists():
+        group.write_text(str(nice), encoding="ascii")
 
 
 def _settled(daemon: DaemonProcess, databases: Databases, rows: int) -> float:

@@ -56,14 +56,24 @@ def until(condition: Callable[[], object], what: str, timeout: float = 60) -> No
 
 
 class DaemonProcess:
-    """``cdc-audit run`` on a metrics port of its own; killed at the end of its ``with``."""
+    """``cdc-audit run`` on a metrics port of its own; killed at the end of its ``with``. With ``own_session`` it leads one, as a
+    service manager's processes do.
+    """
 
-    def __init__(self, env: Mapping[str, str], log: Path, *arguments: str, module: str = "cdc_audit") -> None:
+    def __init__(
+        self,
+        env: Mapping[str, str],
+        log: Path,
+        *arguments: str,
+        module: str = "cdc_audit",
+        own_session: bool = False,
+    ) -> None:
         self.port = free_port()
         self._env = {**env, "CDC_AUDIT_METRICS_LISTEN": f"127.0.0.1:{self.port}"}
         self._log = log
         self._arguments = arguments
         self._module = module
+        self._own_session = own_session
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -88,6 +98,7 @@ class DaemonProcess:
                 env=self._env,
                 stdout=log,
                 stderr=log,
+                start_new_session=self._own_session,
             )
 
     def kill(self) -> None:
