@@ -15,6 +15,7 @@ from cdc_audit.model.ledger import Block
 from cdc_audit.model.ledger import timestamp as timestamp
 from cdc_audit.model.lsn import format_lsn, parse_lsn
 from cdc_audit.postgres import explain, named_sql
+from cdc_audit.seal import copy_binary
 from cdc_audit.seal.block import EMPTY_ROOT, NO_HASH, block_hash
 from cdc_audit.seal.signature import Signer, begins_signing
 
@@ -28,6 +29,12 @@ ATTEMPTS = 100
 def statement(name: str, schema: str) -> sql.Composed:
     """One of this room's statements for a schema."""
     return sql.SQL(named_sql("cdc_audit.sink", "sql/ledger.sql")[name]).format(schema=sql.Identifier(schema))
+
+
+def copy_rows(schema: str) -> sql.Composed:
+    """COPY of a block's rows, in the format in which the writer sends them."""
+    binary = sql.SQL(" (format binary)" if copy_binary.IS_COMPILED else "")
+    return statement("copy_rows", schema) + binary
 
 
 def block_of(row: tuple[Any, ...]) -> tuple[Block, bytes]:

@@ -29,6 +29,7 @@ from cdc_audit.errors import (
 )
 from cdc_audit.model.ledger import Block, Receipt
 from cdc_audit.postgres import Backend, PromptConnection, answered, check_own_session, connect_async, explain
+from cdc_audit.seal import copy_binary
 from cdc_audit.seal.signature import Signer
 from cdc_audit.sink import ledger
 from cdc_audit.sink.patience import Patience
@@ -173,26 +174,33 @@ class Writer:
                 failpoint.reached("before-begin")
                 await self._begin()
                 failpoint.reached("after-begin")
-                copying = self._connection.cursor().copy(ledger.statement("copy_rows", self._schema))
+                copying = self._connection.cursor().copy(ledger.copy_rows(self._schema))
                 with self._patience.shown():
                     self._copy = await copying.__aenter__()
+                    if copy_binary.IS_COMPILED:
+                        await self._copy.write(copy_binary.HEADER)
                 self._copying = copying
+            rows = copy_binary.rows(lines) if copy_binary.IS_COMPILED else lines
             with self._patience.shown():
-                await self._copy.write(memoryview(lines))  # psycopg cuts it up: a view, without copying
+                await self._copy.write(memoryview(rows))  # psycopg cuts it up: a view, without copying
             failpoint.reached("mid-copy")
         except psycopg.Error as error:
             raise self._explained(error) from error
+        except ValueError as error:
+            raise _refused(str(error)) from error
 
     async def commit(self, block: Block, block_hash: bytes) -> Receipt:
         """End the open block with its header and commit. Only then is it durable: the receipt says through where."""
         signature = ledger.sign(block, block_hash, self._signer)
         failpoint.reached("block-signed")
         try:
-            if self._copying is None:
+            if self._copying is None or self._copy is None:
                 await self._begin()
             else:
-                copying, self._copying, self._copy = self._copying, None, None
+                copying, copy, self._copying, self._copy = self._copying, self._copy, None, None
                 with self._patience.shown():
+                    if copy_binary.IS_COMPILED:
+                        await copy.write(copy_binary.TRAILER)
                     await copying.__aexit__(None, None, None)
                 failpoint.reached("after-copy")
                 await self._send_openings()
@@ -268,11 +276,15 @@ class Writer:
 
     def _explained(self, error: psycopg.Error) -> CdcAuditError:
         if (error.sqlstate or "")[:2] in {"22", "23"}:
-            return SettingError(
-                f"audit database: a row of the block is refused ({type(error).__name__}, {error.sqlstate}), nothing is stored",
-                remedy="report this: the daemon made a line that the table does not take",
-            )
+            return _refused(f"{type(error).__name__}, {error.sqlstate}")
         return explain(error, side="audit")
+
+
+def _refused(why: str) -> SettingError:
+    return SettingError(
+        f"audit database: a row of the block is refused ({why}), nothing is stored",
+        remedy="report this: the daemon made a line that the table does not take",
+    )
 
 
 def _widen(descriptor: int) -> None:

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = {
     "cdc_audit/decode/_wal2json.c": (),
     "cdc_audit/decode/_pgoutput.c": (),
+    "cdc_audit/seal/_copy_binary.c": (),
     "cdc_audit/seal/_lines.c": ("-lcrypto",),
     "cdc_audit/source/_drain.c": (),
 }

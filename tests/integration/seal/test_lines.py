@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -16,10 +17,12 @@ from cdc_audit.model.event import ApplicationEvent, Begin, Change, Row, Shape, S
 from cdc_audit.model.jsonb import canonical, string
 from cdc_audit.model.ledger import Block
 from cdc_audit.schema.migrate import migrate
+from cdc_audit.seal import copy_binary
 from cdc_audit.seal.block import EMPTY_ROOT, NO_HASH, header_line
 from cdc_audit.seal.builder import BlockBuilder
 from cdc_audit.seal.copy_text import bytea
 from tests.integration.decode.type_zoo import HOSTILE
+from tests.support.native import compiled
 from tests.support.proof import check_proof
 from tests.support.servers import Server
 
@@ -27,7 +30,11 @@ ADDRESSES = [
     "10.0.0.9", "10.0.0.0/8", "::1", "::", "2001:db8::/32", "::ffff:10.0.0.1", "::10.0.0.1", "::1:2", "fe80::1",
     "1:0:0:2:0:0:0:3", "1:2:3:4:5:6:7:8", "0:0:1::", "::ffff:0:0", "2001:DB8::A", "255.255.255.255/0", "::ffff:0:1.2.3.4",
 ]  # fmt: skip
-MOMENTS = ["2026-11-22 19:19:02.555107+00", "2026-11-22 19:19:02+00", "2026-11-22 19:19:02.5+00"]
+MOMENTS = [
+    "2026-11-22 19:19:02.555107+00", "2026-11-22 19:19:02+00", "2026-11-22 19:19:02.5+00", "1969-12-31 23:59:59.000001+00",
+    "2000-02-29 00:00:00+00", "2000-01-01 00:00:00+00", "1900-03-01 12:00:00+00", "12026-03-01 12:00:00.25+00",
+    "0001-01-01 00:00:00+00",
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -38,6 +45,15 @@ def dsn(audit_cluster: Server) -> Iterator[str]:
         migrate(audit, "audit", None)
     yield dsn
     audit_cluster.execute(f'drop database "{name}" with (force)')
+
+
+@pytest.fixture(params=["text", "binary"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """COPY's format in which lines are stored: text, or binary where there is a compiler for it."""
+    if request.param == "binary":
+        folder: Path = request.getfixturevalue("native_package")
+        monkeypatch.setattr(copy_binary, "_compiled", compiled(folder, "seal", "_copy_binary").rows)
+    return str(request.param)
 
 
 def text(dice: random.Random) -> str:
@@ -101,16 +117,21 @@ LEDGER = """
 """
 
 
-def store(audit: psycopg.Connection, builder: BlockBuilder, written_at: str, detail: str = "") -> None:
+def store(
+    audit: psycopg.Connection, builder: BlockBuilder, form: str, written_at: str, detail: str = ""
+) -> None:
     """The open block, rows and header, as the lines that were hashed."""
-    with audit.cursor().copy("copy audit.audit_logs from stdin") as copy:
-        copy.write(builder.take())
+    lines = builder.take()
+    with audit.cursor().copy(f"copy audit.audit_logs from stdin (format {form})") as copy:
+        if form == "binary":
+            lines = copy_binary.HEADER + copy_binary.rows(lines) + copy_binary.TRAILER
+        copy.write(lines)
     sealed = builder.close(kind="data", written_at=written_at, detail=detail)
     with audit.cursor().copy(LEDGER) as copy:
         copy.write(header_line(sealed.block) + b"\t" + bytea(sealed.block_hash) + b"\n")
 
 
-def test_lines_equal_what_copy_prints_of_the_rows_that_they_become(dsn: str) -> None:
+def test_lines_equal_what_copy_prints_of_the_rows_that_they_become(dsn: str, form: str) -> None:
     """1,500 rows with every hostile text in names, keys, values, contexts, addresses and events."""
     dice = random.Random(20261122)
     builder = BlockBuilder(BEFORE, NO_HASH, timeline=1)
@@ -121,11 +142,14 @@ def test_lines_equal_what_copy_prints_of_the_rows_that_they_become(dsn: str) -> 
             changes = [change(dice) for _ in range(dice.randint(1, 30))]
             builder.add(Stretch(begin, context(dice), changes, True, True))
             if number % 10 == 0:
-                store(audit, builder, dice.choice(MOMENTS), canonical(json.dumps({text(dice): 1})).decode())
+                detail = canonical(json.dumps({text(dice): 1})).decode()
+                store(audit, builder, form, dice.choice(MOMENTS), detail)
     assert check_proof(dsn) > 1000
 
 
-def test_every_character_that_jsonb_and_text_can_hold_is_printed_as_it_was_written(dsn: str) -> None:
+def test_every_character_that_jsonb_and_text_can_hold_is_printed_as_it_was_written(
+    dsn: str, form: str
+) -> None:
     columns = ("v",)
     shape = Shape("INSERT", "public", "t", "", columns, (), False, columns, ())
     characters = [chr(code) for code in range(1, 0x800)] + ["\uffff", "\U0010ffff", "\u2028", "\ufffe"]
@@ -135,7 +159,7 @@ def test_every_character_that_jsonb_and_text_can_hold_is_printed_as_it_was_writt
     builder = BlockBuilder(BEFORE, NO_HASH, timeline=1)
     builder.add(Stretch(Begin(7, 4096, MOMENTS[0]), who, rows, True, True))
     with psycopg.connect(dsn, autocommit=True) as audit:
-        store(audit, builder, MOMENTS[0])
+        store(audit, builder, form, MOMENTS[0])
         query = "select new_data ->> 'v', record_id, user_id = %s from audit.audit_logs order by id"
         stored = audit.execute(query, (everything,)).fetchall()
     assert stored == [(c, c, True) for c in characters]
