@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -105,7 +104,7 @@ class Pump:
 
     async def run(self) -> None:
         """Return when told to, with all whole transactions handed over in closed blocks."""
-        stop_seen = 0.0
+        stop_seen = nap = 0.0
         while not (self._is_to_end and not self._builder.is_mid_transaction):
             try:
                 received = self._stream.receive()
@@ -120,7 +119,8 @@ class Pump:
                 if not self._builder.is_mid_transaction or time.monotonic() - stop_seen > _STOP_GRACE:
                     break
             if received.items:
-                await asyncio.sleep(0)
+                nap = batch.nap(self._config.batch, size=received.size, last=nap)
+                await self._stream.rest(nap)
             else:
                 await self._stream.wait(self._patience())
         if self._builder.rows and not self._builder.is_mid_transaction:

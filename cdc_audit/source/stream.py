@@ -246,6 +246,12 @@ class Stream:
             async with asyncio.timeout(timeout):
                 await self._readable.wait()
 
+    async def rest(self, seconds: float) -> None:
+        """Let others have their turn, and messages gather for so long: nothing that arrives ends it, nor does ``wake``."""
+        if seconds and self._is_watched:
+            self._unwatch()
+        await asyncio.sleep(seconds)
+
     def wake(self) -> None:
         """Let ``wait`` return now."""
         self._readable.set()

@@ -201,6 +201,9 @@ class FakeStream:
         except TimeoutError:
             pass
 
+    async def rest(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
     def report(self, flushed: int) -> None:
         if self.is_dead or not self.is_streaming:
             return

@@ -116,6 +116,40 @@ def test_at_interval_zero_a_block_is_closed_as_soon_as_the_input_is_dry_and_the_
     assert not batch.is_due(settings, rows=1, age=0, is_dry=False, is_writer_idle=True)
 
 
+def naps(settings: Batch, sizes: list[int]) -> list[float]:
+    """The naps after looks that find so much, each after the nap before."""
+    taken = [0.0]
+    for size in sizes:
+        taken.append(batch.nap(settings, size=size, last=taken[-1]))
+    return taken[1:]
+
+
+def test_looks_that_find_little_come_more_seldom_but_a_block_is_not_much_older_for_it() -> None:
+    assert naps(Batch(), [500] * 8) == [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.05, 0.05]
+    assert naps(Batch(flush_interval=0.1), [500] * 4) == [0.001, 0.002, 0.004, 0.005]
+    assert naps(Batch(flush_interval=0.01), [500] * 4) == [0, 0, 0, 0]
+
+
+def test_at_interval_zero_nothing_waits_for_more_to_come() -> None:
+    assert not any(naps(Batch(flush_interval=0), [0, 500, 50_000, 131_072, 500]))
+
+
+def test_catching_up_goes_on_without_a_nap() -> None:
+    """A full socket makes the server wait, however long the naps were while there was little."""
+    assert naps(Batch(), [500] * 9 + [131_072] * 7)[-1] == 0
+    assert not any(naps(Batch(), [131_072, 40_000, 30_000, 131_072, 20_000]))
+
+
+def test_naps_settle_where_a_look_finds_what_a_socket_holds_well() -> None:
+    rate = 7_000_000  # bytes a second, of transactions as short as pgbench's
+    nap, size = 0.0, 0
+    for _ in range(20):
+        size = int(rate * (nap + 0.001))
+        nap = batch.nap(Batch(), size=size, last=nap)
+    assert 40_000 < size < 82_000
+    assert batch.nap(Batch(), size=size, last=nap) == nap
+
+
 def test_the_servers_word_for_what_it_sent_counts_only_outside_of_a_transaction() -> None:
     """Case 81."""
     assert ack.idle_position(committed_lsn=10, wal_end=20, in_transaction=False) == 20
