@@ -24,6 +24,8 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 GetCopyData: TypeAlias = Callable[[int], tuple[int, memoryview]]
 """psycopg's ``PGconn.get_copy_data``: a message's length and itself, 0 where none has arrived, -1 at the stream's end."""
+Libpq: TypeAlias = tuple[int, int, int]
+"""Addresses in memory: a PGconn, PQgetCopyData and PQfreemem."""
 Drained: TypeAlias = tuple[int | None, memoryview | None, int, bytes]
 """What ``drain`` ended with (length and message; None for no more room), the bytes that it took, the last one's header."""
 
@@ -36,8 +38,13 @@ class Keepalive(NamedTuple):
     reply_requested: bool
 
 
-def _drain_in_python(get_copy_data: GetCopyData, items: list[object], room: int) -> Drained:
-    """Append what XLogData messages hold to ``items``, until they are ``room`` bytes or something else comes."""
+def _drain_in_python(
+    get_copy_data: GetCopyData, items: list[object], room: int, _libpq: Libpq | None = None
+) -> Drained:
+    """Append what XLogData messages hold to ``items``, until they are ``room`` bytes or something else comes.
+
+    The compiled loop takes, too, where it finds what ``get_copy_data`` calls.
+    """
     size, header = 0, b""
     append = items.append
     while size < room:
@@ -51,7 +58,7 @@ def _drain_in_python(get_copy_data: GetCopyData, items: list[object], room: int)
     return None, None, size, header
 
 
-drain: Callable[[GetCopyData, list[object], int], Drained] = _drain_in_python
+drain: Callable[[GetCopyData, list[object], int, Libpq | None], Drained] = _drain_in_python
 try:
     from cdc_audit.source import _drain
 except ImportError:

@@ -22,6 +22,7 @@ from cdc_audit.errors import StreamError, UnavailableError
 from cdc_audit.model.lsn import format_lsn, parse_lsn
 from cdc_audit.postgres import Backend, PromptConnection, answered, conninfo, explain
 from cdc_audit.source import copyboth
+from cdc_audit.source.libpq import addresses
 from cdc_audit.source.plugin import explain_refusal
 from cdc_audit.source.plugin_options import OPTIONAL
 
@@ -207,10 +208,11 @@ class Stream:
         size = 0
         self._reply_requested = False
         is_fresh = False
+        libpq = addresses(self._pgconn)
         try:
             while size < _DRAIN_BYTES:
                 length, data, taken, header = copyboth.drain(
-                    self._pgconn.get_copy_data, items, _DRAIN_BYTES - size
+                    self._pgconn.get_copy_data, items, _DRAIN_BYTES - size, libpq
                 )
                 if taken:
                     size += taken
