@@ -1,11 +1,20 @@
 from collections.abc import Callable, Sequence
 
 from cdc_audit.decode.form import Form
-from cdc_audit.model.event import Decoded
+from cdc_audit.model.event import Begin, Commit, Decoded, Message
 
-def rows(
-    items: Sequence[object], position: int, forms: dict[bytes, Form], events: list[Decoded], /
-) -> int: ...
+def events(
+    items: Sequence[object],
+    position: int,
+    forms: dict[bytes, Form],
+    events: list[Decoded],
+    begin: bytes,
+    is_empty: bool,
+    takes_begin: bool,
+    takes_commit: bool,
+    /,
+) -> tuple[int, bytes, bool]: ...
+def init_events(begin: type[Begin], commit: type[Commit], message: type[Message], /) -> None: ...
 def init_converters(
     timestamptz: Callable[[bytes], bytes],
     timestamp: Callable[[bytes], bytes],

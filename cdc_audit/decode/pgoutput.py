@@ -87,7 +87,14 @@ class PgOutputDecoder:
         for oid, reader in self._readers.items():
             self._use(oid, reader)
 
-    def decode_rows(self, items: Sequence[object], position: int, events: list[Decoded]) -> int:
+    def decode_many(
+        self,
+        items: Sequence[object],
+        position: int,
+        events: list[Decoded],
+        *,
+        through_commits: bool,  # noqa: ARG002 - none is compiled for
+    ) -> int:
         """Append a list of the rows from ``position`` on that are compiled for; return the position of what is for ``decode``."""
         return position if _compiled is None else _compiled(items, position, self._plain, events)
 

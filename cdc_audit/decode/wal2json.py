@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from operator import index
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import orjson
 
@@ -39,14 +39,19 @@ from cdc_audit.model.event import (
 )
 from cdc_audit.model.lsn import format_lsn, parse_lsn
 
-_compiled: Callable[[Sequence[object], int, dict[bytes, Form], list[Decoded]], int] | None = None
+_Compiled: TypeAlias = Callable[
+    [Sequence[object], int, dict[bytes, Form], list[Decoded], bytes, bool, bool, bool],
+    tuple[int, bytes, bool],
+]
+_compiled: _Compiled | None = None
 try:
     from cdc_audit.decode import _wal2json
 except ImportError:
     pass
 else:
     _wal2json.init_converters(*WAL2JSON_CONVERTERS)
-    _compiled = _wal2json.rows
+    _wal2json.init_events(Begin, Commit, Message)
+    _compiled = _wal2json.events
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[-+.\w]+', re.DOTALL)
 _NOTICE = re.compile(
@@ -55,6 +60,7 @@ _NOTICE = re.compile(
 _ACTIONS = {b"I": "INSERT", b"U": "UPDATE", b"D": "DELETE"}
 # float4, float8, numeric: wal2json 2.5 prints null for their NaN and infinities; domains over them and arrays it prints exactly.
 _MAY_BE_LOST = frozenset({700, 701, 1700})
+_NEXT_LSN = re.compile(rb'"nextlsn":"([^"]*)"')
 _NOT_TEXT = re.compile("[\udc80-\udcff]")
 _MAX_FORMS = 20_000
 _removesuffix = bytes.removesuffix
@@ -88,7 +94,7 @@ class Wal2JsonDecoder:
         self._is_empty = True  # whether the open transaction has shown no row so far
         self._is_stale = False  # whether tables may have changed since they were looked up
         self._refreshed = ""  # the second of commit time in which tables were last forgotten
-        self._is_text = True  # whether the last line beyond ASCII was of the server's encoding
+        self._is_text = True  # whether the last line was of the server's encoding
         self._begin = b""
         self._end_lsn = 0
 
@@ -107,20 +113,30 @@ class Wal2JsonDecoder:
         self._recent.clear()
         self._forms.clear()
 
-    def decode_rows(self, items: Sequence[object], position: int, events: list[Decoded]) -> int:
-        """Append a list of the rows from ``position`` on that are compiled for; return the position of what is for ``decode``."""
+    def decode_many(
+        self, items: Sequence[object], position: int, events: list[Decoded], *, through_commits: bool
+    ) -> int:
+        """Append the events from ``position`` on that are compiled for, rows in lists; return the position of what is for
+        ``decode``: also of each COMMIT, unless ``through_commits``.
+        """
         if _compiled is None or self._encoding:
             return position
-        reached = _compiled(items, position, self._recent, events)
-        if reached > position:
-            self._is_empty = False
-        return reached
+        begin = self._begin
+        position, self._begin, self._is_empty = _compiled(
+            items, position, self._recent, events, begin, self._is_empty, not self._is_stale, through_commits
+        )
+        if self._begin is not begin:
+            self._doubted.clear()
+            if self._begin:
+                self._end_lsn = parse_lsn(_NEXT_LSN.findall(self._begin)[-1].decode())
+        return position
 
     def decode(self, line: bytes) -> Event | None:
         """The line's event, or None for what is out of scope.
 
         Raises UnknownTypeError (look up, ``learn``, decode again) and StreamError for anything that wal2json should not send.
         """
+        self._is_text = True
         if self._encoding or not line.isascii():
             line = self._transcode(line)
         action = line[11:12]
@@ -365,7 +381,6 @@ class Wal2JsonDecoder:
 
     def _transcode(self, line: bytes) -> bytes:
         """The line as UTF-8. What isn't of the server's encoding (in SQL_ASCII anything goes) is taken for LATIN1, byte by byte."""
-        self._is_text = True
         try:
             text = line.decode(self._encoding or "utf-8")
         except UnicodeDecodeError:

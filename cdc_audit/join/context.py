@@ -42,6 +42,8 @@ _MAX_SIGNED_BYTES = MAX_BYTES + 4096
 _OWN = re.compile(r'\{"v": 1, "at": "([0-9T:.+-]+)", "xid": "([0-9]+)", ')
 # What contexts said lately, and how that was read: users make more than one transaction.
 _KNOWN: dict[tuple[Trust, str, str, bytes], Context] = {}
+# The same by what follows the fields that each transaction has of its own, in signed messages that were genuine.
+_SIGNED_BEFORE: dict[str, Context] = {}
 _MAX_KNOWN = 4096
 _MAX_KNOWN_BYTES = 1024
 
@@ -51,7 +53,8 @@ def forget() -> None:
     keep the memory of all.
     """
     _KNOWN.clear()
-    for known in (_shared_fields, _session_mark, inet):
+    _SIGNED_BEFORE.clear()
+    for known in (_session_mark, inet):
         known.cache_clear()
 
 
@@ -71,6 +74,32 @@ def key_id_of(content: str) -> str:
     return content.split(":", 3)[1] if content.startswith(_SIGNED) and content.count(":") >= 3 else ""
 
 
+def context_of(content: str, *, xid: int, keys: Mapping[str, ContextKey]) -> Context:
+    """``read`` of a context in the transaction ``xid`` (32 bits), then ``to_context``. Users make more than one transaction: of a
+    context that was genuine before only signature and transaction are looked at.
+    """
+    parts = content.split(":", 3) if content.startswith(_SIGNED) else []
+    own = _OWN.match(parts[3]) if len(parts) == 4 else None
+    if own is None:
+        return to_context(read(content, kind="context", xid=xid, keys=keys))
+    shared = own.string[own.end() :]
+    context = _SIGNED_BEFORE.get(shared)
+    if (
+        context is not None
+        and int(own[2]) & 0xFFFFFFFF == xid
+        and _is_signed(parts[1], parts[2], parts[3], keys)
+    ):
+        return context
+    said = read(content, kind="context", xid=xid, keys=keys)
+    context = to_context(said)
+    # What else is called so may not be it.
+    if context.trust is Trust.SIGNED and '"xid"' not in shared and len(shared) <= _MAX_KNOWN_BYTES:
+        if len(_SIGNED_BEFORE) >= _MAX_KNOWN:
+            _SIGNED_BEFORE.clear()
+        _SIGNED_BEFORE[shared] = context
+    return context
+
+
 def read(content: str, *, kind: str, xid: int | None, keys: Mapping[str, ContextKey], lsn: int = 0) -> Said:
     """What a message of ``kind`` says. ``xid`` is its transaction's (32 bits), or None outside of one: then the message's own
     position ``lsn`` tells a replay. Raises nothing.
@@ -81,8 +110,7 @@ def read(content: str, *, kind: str, xid: int | None, keys: Mapping[str, Context
         fields = _object(content, MAX_BYTES, MAX_DEPTH)
         return Said(Trust.INVALID, {}, content) if fields is None else Said(Trust.ASSERTED, fields)
     parts = content.split(":", 3)
-    parsed = _signed_context if kind == "context" else _signed_object
-    body = parsed(parts[3]) if len(parts) == 4 else None
+    body = _signed_object(parts[3]) if len(parts) == 4 else None
     if body is None:
         return Said(Trust.INVALID, {}, content)
     fields = body.get("context", {}) if kind == "context" else body
@@ -192,12 +220,7 @@ def _is_genuine(
     lsn: int,
     keys: Mapping[str, ContextKey],
 ) -> bool:
-    key = keys.get(key_id)
-    if key is None:
-        return False
-    inner = sha256(key.inner_pad + body_text.encode()).digest()
-    expected = sha256(key.outer_pad + inner).hexdigest()
-    if not hmac.compare_digest(expected.encode(), signature.encode()) or body.get("kind") != kind:
+    if not _is_signed(key_id, signature, body_text, keys) or body.get("kind") != kind:
         return False
     said_xid = body.get("xid")
     if xid is None:
@@ -208,21 +231,13 @@ def _is_genuine(
     return isinstance(said_xid, str) and said_xid.isdigit() and int(said_xid) & 0xFFFFFFFF == xid
 
 
-def _signed_context(text: str) -> dict[str, Any] | None:
-    """``_signed_object`` of a context. What it nests may be another call's, too: not to be changed."""
-    own = _OWN.match(text)
-    if own is not None and len(text) <= _MAX_KNOWN_BYTES:
-        shared = _shared_fields(text[own.end() :])
-        if shared is not None:
-            return {"v": 1, "at": own[1], "xid": own[2], **shared}
-    return _signed_object(text)
-
-
-@lru_cache(_MAX_KNOWN)
-def _shared_fields(text: str) -> dict[str, Any] | None:
-    """What follows the fields that each transaction has of its own: users make more than one. None if that isn't all of it."""
-    fields = _signed_object("{" + text)
-    return fields if fields and fields.keys().isdisjoint({"v", "at", "xid"}) else None
+def _is_signed(key_id: str, signature: str, body_text: str, keys: Mapping[str, ContextKey]) -> bool:
+    key = keys.get(key_id)
+    if key is None:
+        return False
+    inner = sha256(key.inner_pad + body_text.encode()).digest()
+    expected = sha256(key.outer_pad + inner).hexdigest()
+    return hmac.compare_digest(expected.encode(), signature.encode())
 
 
 def _signed_object(text: str) -> dict[str, Any] | None:

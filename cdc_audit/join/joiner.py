@@ -141,8 +141,7 @@ class Joiner:
             raise StreamError("a transactional message stands outside of any transaction")
         xid = self._transaction.xid
         if message.prefix == self._context_prefix:
-            said = read_context.read(message.content, kind="context", xid=xid, keys=self._keys)
-            self._turn(read_context.to_context(said))
+            self._turn(read_context.context_of(message.content, xid=xid, keys=self._keys))
         elif message.prefix == self._event_prefix:
             self._take(read_event(message.content, xid=xid, keys=self._keys))
         elif message.prefix == self._ddl_prefix:

@@ -32,7 +32,9 @@ _STOP_GRACE = 5.0  # seconds that a transaction too large to hold may take to en
 class Decoder(Protocol):
     """What ``decode.wal2json`` and ``decode.pgoutput`` have in common."""
 
-    def decode_rows(self, items: Sequence[object], position: int, events: list[Decoded], /) -> int: ...  # noqa: D102 - see there
+    def decode_many(  # noqa: D102 - see there
+        self, items: Sequence[object], position: int, events: list[Decoded], /, *, through_commits: bool
+    ) -> int: ...
     def decode(self, line: bytes, /) -> Decoded: ...  # noqa: D102
     def decode_notice(self, text: str) -> Event | None: ...  # noqa: D102
     def learn(self, catalog: Catalog) -> None: ...  # noqa: D102
@@ -169,16 +171,17 @@ class Pump:
         """
         events: list[Decoded] = []
         decoder = self._decoder
-        decode, decode_notice, decode_rows = decoder.decode, decoder.decode_notice, decoder.decode_rows
+        decode, decode_notice, decode_many = decoder.decode, decoder.decode_notice, decoder.decode_many
         count = len(items)
         while position < count:
+            is_last = self._next_rules is not None or self._is_to_end  # perhaps since something was looked up
             try:
-                while (position := decode_rows(items, position, events)) < count:
+                while (position := decode_many(items, position, events, through_commits=not is_last)) < count:
                     item = items[position]
                     event = decode(item) if isinstance(item, bytes) else decode_notice(item.text)
                     events.append(event)
                     position += 1
-                    if type(event) is Commit and (self._next_rules is not None or self._is_to_end):
+                    if is_last and type(event) is Commit:
                         return events, position, None
             except UnknownTypeError as unknown:
                 found = await self._sidecar.look_up(unknown.type_oids, unknown.tables)

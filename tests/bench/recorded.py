@@ -167,11 +167,11 @@ def _joiner(recording: Recording) -> Joiner:
 def _events(decoder: Decoder, items: list[bytes], catalog: Catalog) -> list[Decoded]:
     """As the pump does it; what the decoder asks for, once for each form of a line, is in the catalog."""
     events: list[Decoded] = []
-    decode, decode_rows = decoder.decode, decoder.decode_rows
+    decode, decode_many = decoder.decode, decoder.decode_many
     position, count = 0, len(items)
     while position < count:
         try:
-            while (position := decode_rows(items, position, events)) < count:
+            while (position := decode_many(items, position, events, through_commits=True)) < count:
                 events.append(decode(items[position]))
                 position += 1
         except UnknownTypeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cdc_audit.decode.values import WAL2JSON_CONVERTERS
 from cdc_audit.decode.wal2json import Wal2JsonDecoder
 from cdc_audit.errors import StreamError, UnknownTypeError
 from cdc_audit.model.catalog import Catalog
+from cdc_audit.model.event import Begin, Commit, Message
 from tests.support.native import compiled
 from tests.unit.decode.test_fuzz import LINES, FakeCatalog, damaged
 from tests.unit.decode.test_pgoutput import COLUMNS, INFO, TYPES, Table, relation, row
@@ -31,7 +33,11 @@ TEXTS = [
 
 
 def outcomes(
-    decoder: Any, batches: Sequence[Sequence[bytes]], catalog: FakeCatalog | Catalog
+    decoder: Any,
+    batches: Sequence[Sequence[bytes]],
+    catalog: FakeCatalog | Catalog,
+    *,
+    through_commits: bool = True,
 ) -> list[object]:
     """Each event or error, as the pump gets them; after an error with the item behind it."""
     found: list[object] = []
@@ -39,7 +45,9 @@ def outcomes(
         position, asked_for = 0, 0
         while position < len(items):
             try:
-                while (position := decoder.decode_rows(items, position, found)) < len(items):
+                while (
+                    position := decoder.decode_many(items, position, found, through_commits=through_commits)
+                ) < len(items):
                     found.append(decoder.decode(items[position]))
                     position += 1
                     asked_for = 0
@@ -70,31 +78,85 @@ def varied(dice: random.Random, line: bytes) -> bytes:
     return line
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
-def test_compiled_and_pure_give_the_same_of_wal2json_lines_sound_and_damaged(
-    encoding: str, native_package: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dice = random.Random(f"native {encoding}")
-    batches = []
+MESSAGE = (
+    '{"action":"M","xid":%s,"timestamp":"%s","lsn":"%s","transactional":%s,"prefix":"%s","content":"%s"}'
+)
+CONTENTS = [
+    "", r"v1:k:00:{\"a\": \"b\"}", "é€😀", r"\\", r"a\nb\tc\/", r"\u00e9", r"\ud800", r"\u0000", '"', "x\x01", "\\", r"\x",
+    "x" * 5000,
+]  # fmt: skip
+TIMES = ["2026-11-29 10:12:38.995528+00", "2026-11-29 10:12:39+00", "", "zeit é", "a\\nb", 'a"b']
+NUMBERS = ["727", "0", "4294967295", "007", "-1", "99999999999", "1.5", "null", '"7"']
+LSNS = ["0/1942F20", "FFFFFFFF/FFFFFFFF", "A/b", "0/0", "123456789/0", "/1", "1/", "1/2/3", "0/1942F20 "]
+
+
+def usually(dice: random.Random, choices: list[str]) -> str:
+    return choices[0] if dice.random() < 0.9 else dice.choice(choices)
+
+
+def message(dice: random.Random) -> bytes:
+    at = usually(dice, NUMBERS), usually(dice, TIMES), usually(dice, LSNS)
+    prefix = usually(dice, ["cdc_audit.context", "", "a\\nb", "é", 'a"b'])
+    given = *at, usually(dice, ["true", "false", "1"]), prefix, dice.choice(CONTENTS)
+    return (MESSAGE % given).encode()
+
+
+def transaction(dice: random.Random, rows: list[bytes]) -> list[bytes]:
+    """Rows and messages between a BEGIN and a COMMIT that mostly fits it; one of them may be missing."""
+    said = usually(dice, NUMBERS), usually(dice, TIMES), usually(dice, LSNS), usually(dice, LSNS)
+    ends = b'"xid":%b,"timestamp":"%b","lsn":"%b","nextlsn":"%b"}' % tuple(map(str.encode, said))
+    inside = rows + [message(dice) for _ in range(dice.choice((0, 0, 1, 1, 2)))]
+    dice.shuffle(inside)
+    other = ends if dice.random() < 0.95 else ends.replace(b"727", b"728")
+    begin, commit = b'{"action":"B",' + ends, b'{"action":"C",' + other
+    lines = [begin, *inside, commit]
+    if dice.random() < 0.05:
+        del lines[dice.choice((0, -1))]
+    return [damaged(dice, line) if dice.random() < 0.02 else line for line in lines]
+
+
+def batches_of(dice: random.Random) -> list[list[bytes]]:
+    batches: list[list[bytes]] = []
     for _ in range(BATCHES):
         lines = dice.choices(LINES, k=2)
-        batches.append([varied(dice, dice.choice(lines)) for _ in range(dice.randrange(1, 8))])
+        rows = [varied(dice, dice.choice(lines)) for _ in range(dice.randrange(1, 8))]
+        whole = transaction(dice, rows if dice.random() < 0.8 else []) if dice.random() < 0.7 else rows
+        cut = dice.randrange(len(whole) + 1)  # looks end anywhere
+        batches += [batches.pop() + whole[:cut], whole[cut:]] if batches else [whole]
+    return batches
+
+
+@pytest.mark.parametrize("through_commits", [True, False], ids=["through commits", "to each commit"])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_compiled_and_pure_give_the_same_of_wal2json_lines_sound_and_damaged(
+    encoding: str, through_commits: bool, native_package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = batches_of(random.Random(f"native {encoding}"))
     module = compiled(native_package, "decode", "_wal2json")
     module.init_converters(*WAL2JSON_CONVERTERS)
-    monkeypatch.setattr(wal2json, "_compiled", None)
-    pure = outcomes(Wal2JsonDecoder(Scope(), encoding=encoding), batches, FakeCatalog(random.Random(1)))
-    taken = 0
+    module.init_events(Begin, Commit, Message)
+    taken: Counter[bytes] = Counter()
 
-    def rows(items: Sequence[object], position: int, *rest: Any) -> int:
-        nonlocal taken
-        reached: int = module.rows(items, position, *rest)
-        taken += reached - position
-        return reached
+    def events(items: Sequence[bytes], position: int, *rest: Any) -> tuple[int, bytes, bool]:
+        found: tuple[int, bytes, bool] = module.events(items, position, *rest)
+        taken.update(item[11:12] for item in items[position : found[0]])
+        return found
 
-    monkeypatch.setattr(wal2json, "_compiled", rows)
-    native = outcomes(Wal2JsonDecoder(Scope(), encoding=encoding), batches, FakeCatalog(random.Random(1)))
+    found = []
+    for loop in (None, events):
+        monkeypatch.setattr(wal2json, "_compiled", loop)
+        decoder = Wal2JsonDecoder(Scope(), encoding=encoding)
+        catalog = FakeCatalog(random.Random(1))
+        found.append(outcomes(decoder, batches, catalog, through_commits=through_commits))
+    pure, native = found
     assert native == pure
-    assert taken > 1000 or encoding != "utf-8", "the compiled decoder left nearly all to Python"
+    assert list(map(type, native)) == list(map(type, pure))
+    if encoding == "utf-8":
+        least = {b"I": 300, b"U": 30, b"B": 300, b"M": 300, b"C": 300 if through_commits else 0}
+        assert not {kind: taken[kind] for kind, count in least.items() if taken[kind] < count}, (
+            "left to Python"
+        )
+        assert through_commits or not taken[b"C"]
 
 
 def random_messages(dice: random.Random) -> list[bytes]:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from cdc_audit.join.context import MAX_BYTES, inet, of_session, read, to_context
+from cdc_audit.join.context import MAX_BYTES, context_of, forget, inet, of_session, read, to_context
 from cdc_audit.model.context import NO_CONTEXT, Context, ContextKey, Trust
 
 SECRET = b"k" * 32
@@ -48,6 +48,50 @@ def test_a_wrong_signature_is_forged_and_names_nobody(content: str) -> None:
     context = to_context(read(content, kind="context", xid=5, keys=KEYS))
     assert (context.trust, context.user_id, context.db_user) == (Trust.FORGED, "", "")
     assert json.loads(context.rest)["claimed"]["user_id"] in {"u1", "u2"}
+
+
+def own(xid: int, rest: str = '"user_id": "u7"', secret: bytes = SECRET) -> str:
+    """As set_context prints it: what each transaction has of its own stands first."""
+    shared = f'"kind": "context", "context": {{{rest}}}, "session_user": "app", "application_name": ""}}'
+    body = f'{{"v": 1, "at": "2026-11-29T10:12:{xid % 60:02}+00:00", "xid": "{xid}", {shared}'
+    return f"v1:k1:{hmac.new(secret, body.encode(), 'sha256').hexdigest()}:{body}"
+
+
+def test_a_context_that_was_genuine_before_is_known_again_and_believed_no_sooner() -> None:
+    forget()
+    first = context_of(own(5), xid=5, keys=KEYS)
+    assert (first.trust, first.user_id, first.db_user) == (Trust.SIGNED, "u7", "app")
+    assert context_of(own((3 << 32) + 6), xid=6, keys=KEYS) is first
+    altered = own(6).replace("10:12:06", "10:12:07")
+    for content, xid in (
+        (own(5), 6),
+        (altered, 6),
+        (own(6, secret=b"another"), 6),
+        (own(6).replace("v1:k1", "v1:k2"), 6),
+    ):
+        context = context_of(content, xid=xid, keys=KEYS)
+        assert (context.trust, context.user_id) == (Trust.FORGED, ""), content
+    assert context_of(own(6), xid=6, keys={"k2": KEY}).trust is Trust.FORGED
+    assert context_of(own(6), xid=6, keys={}).trust is Trust.ASSERTED
+    unsigned = own(6).split('"6", ')[1]
+    for content in (unsigned, "{" + unsigned, "v1:k1::" + unsigned, "v1:" + unsigned):
+        assert context_of(content, xid=6, keys=KEYS).trust is not Trust.SIGNED
+    assert context_of(own(6), xid=6, keys=KEYS) is first
+
+
+def test_what_was_forged_is_no_better_the_second_time() -> None:
+    forget()
+    for _ in range(2):
+        assert context_of(own(5), xid=6, keys=KEYS).trust is Trust.FORGED
+    assert context_of(own(6), xid=6, keys=KEYS).trust is Trust.SIGNED
+
+
+def test_a_context_that_says_its_transaction_twice_is_read_each_time() -> None:
+    """set_context prints jsonb, where a key stands once; a key's owner may sign what he likes."""
+    forget()
+    twice = '"user_id": "u7"}, "xid": "9", "more": {'
+    assert context_of(own(9, twice), xid=9, keys=KEYS).trust is Trust.SIGNED
+    assert context_of(own(5, twice), xid=5, keys=KEYS).trust is Trust.FORGED
 
 
 def test_without_any_key_a_signed_context_is_only_asserted() -> None:

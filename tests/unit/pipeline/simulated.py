@@ -170,7 +170,9 @@ class FakeStream:
     def decode(self, line: bytes) -> Event:
         return self._events[int(line)]
 
-    def decode_rows(self, items: Sequence[object], position: int, events: list[Decoded]) -> int:
+    def decode_many(
+        self, items: Sequence[object], position: int, events: list[Decoded], *, through_commits: bool
+    ) -> int:
         """Nothing is compiled here."""
         return position
 
