@@ -5,7 +5,7 @@ from __future__ import annotations
 from cdc_audit.config import Batch
 
 # Lines go to the audit database in pieces of this size; the server works on one while the next is being made.
-CHUNK_BYTES = 262_144
+CHUNK_BYTES = 65_536
 # Bytes of messages that a look should find: looking costs as much as some kB of them, and a Unix socket holds about 80 kB. While it
 # is full, the server waits.
 _NEXT_TO_NOTHING = 16_384

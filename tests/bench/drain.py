@@ -19,7 +19,7 @@ from tests.bench.workloads import SQL
 from tests.support.daemon import DaemonProcess
 
 _LONGEST = 900.0
-_LOOK_EVERY = 0.02
+_LOOK_EVERY = 0.04
 
 
 class Drained(NamedTuple):

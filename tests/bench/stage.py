@@ -42,22 +42,10 @@ class Options:
     trail: str | None = None
 
 
-class _Source(Cluster):
-    """Listens on loopback too, since JDBC knows no Unix sockets; all others take the socket, whose buffer is small."""
-
-    def __init__(self) -> None:
-        super().__init__("source", settings=_SETTINGS, fsync=True, tcp=True)
-
-    @property
-    def host(self) -> str:
-        return str(self.folder)
-
-    def _configuration(self) -> dict[str, str | int]:
-        return {**super()._configuration(), "unix_socket_directories": str(self.folder)}
-
-
 class Stage:
-    """Servers that sync to disk, as those of a promise must; ``folder`` is temporary. Closed by its ExitStack."""
+    """Servers that sync to disk, as those of a promise must, and that all reach by TCP, as servers kept apart are: a Unix socket
+    holds 80 kB, and JDBC knows none. ``folder`` is temporary. Closed by its ExitStack.
+    """
 
     def __init__(self, options: Options, folder: Path, open_servers: ExitStack) -> None:
         self.options = options
@@ -67,11 +55,11 @@ class Stage:
 
     @cached_property
     def source(self) -> Cluster:
-        return self._open.enter_context(_Source())
+        return self._open.enter_context(Cluster("source", settings=_SETTINGS, fsync=True, tcp=True))
 
     @cached_property
     def audit(self) -> Cluster:
-        return self._open.enter_context(Cluster("audit", settings=_SETTINGS, fsync=True))
+        return self._open.enter_context(Cluster("audit", settings=_SETTINGS, fsync=True, tcp=True))
 
     @property
     def daemon(self) -> str:
