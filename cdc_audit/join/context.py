@@ -71,7 +71,10 @@ class Said(NamedTuple):
 
 def key_id_of(content: str) -> str:
     """The id of the key that a message says it is signed with, or ""."""
-    return content.split(":", 3)[1] if content.startswith(_SIGNED) and content.count(":") >= 3 else ""
+    if not content.startswith(_SIGNED):
+        return ""
+    end = content.find(":", len(_SIGNED))
+    return content[len(_SIGNED) : end] if end >= 0 and content.find(":", end + 1) >= 0 else ""
 
 
 def context_of(content: str, *, xid: int, keys: Mapping[str, ContextKey]) -> Context:

@@ -257,9 +257,11 @@ static int put_image(Buffer *buffer, const Values *values)
 static int put_record(Buffer *buffer, PyObject *plan, const Values *values)
 {
     PyObject *position = PyTuple_GET_ITEM(plan, RECORD_AT);
-    if (position != Py_None) { /* a key of one column */
+    if (position != Py_None) { /* a key of one column, or none */
         Py_ssize_t at = PyLong_AsSsize_t(position);
-        if (at >= 0 && at < values->count) {
+        if (at < 0)
+            return PyErr_Occurred() ? -1 : put(buffer, "\\N", 2);
+        if (at < values->count) {
             const char *text = PyBytes_AS_STRING(values->values[at]);
             Py_ssize_t length = PyBytes_GET_SIZE(values->values[at]);
             if (is_null(values->values[at]))
