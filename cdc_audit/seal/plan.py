@@ -35,7 +35,8 @@ class Plan(NamedTuple):
     ``names`` is ``schema<tab>table``, ``tail`` is ``capture<tab>unchanged_toast<tab>partition``. ``changed`` are the
     columns' names as array elements where changed fields can be told (both images whole), else empty. ``record`` makes the
     record_id field of an image's values, already rewritten; ``record_in_old`` says of which, and ``record_at`` where among them
-    a key of one column stands: -1 without a key, None of more columns. ``is_personal`` says that values are personal: rows have openings.
+    a key of one column stands: -1 without a key, None of more columns. ``is_personal`` says that values are personal: rows have
+    openings.
     """
 
     action: str
