@@ -59,7 +59,9 @@ class Stage:
 
     @cached_property
     def audit(self) -> Cluster:
-        return self._open.enter_context(Cluster("audit", settings=_SETTINGS, fsync=True, tcp=True))
+        return self._open.enter_context(
+            Cluster("audit", wal_level="replica", settings=_SETTINGS, fsync=True, tcp=True)
+        )
 
     @property
     def daemon(self) -> str:
