@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from cdc_audit.config import Batch
 
 # Lines go to the audit database in pieces of this size; the server works on one while the next is being made.
 CHUNK_BYTES = 65_536
-# Bytes of messages that a look should find: looking costs as much as some kB of them, and a Unix socket holds about 80 kB. While it
-# is full, the server waits.
+# Bytes of messages that a look should find: looking costs as much as some kB of them, and a Unix socket holds about 80 kB.
 _NEXT_TO_NOTHING = 16_384
 _FEW = 40_960
-_ALL_IT_HOLDS = 81_920
+_MANY = 81_920
+# Seconds; who is further behind had better look.
+_ABREAST = 0.25
 _SHORTEST_NAP = 0.001
 _LONGEST_NAP = 0.05
 
@@ -32,13 +35,22 @@ def is_due(settings: Batch, *, rows: int, age: float, is_dry: bool, is_writer_id
     return age >= settings.flush_interval
 
 
-def nap(settings: Batch, *, size: int, last: float) -> float:
+def seconds_behind(*, committed_at: str, sent_at: str) -> float:
+    """How long after its commit something was sent, by the server's clock, as PostgreSQL prints it; 0 if a time isn't known."""
+    try:
+        return (datetime.fromisoformat(sent_at) - datetime.fromisoformat(committed_at)).total_seconds()
+    except ValueError:
+        return 0.0
+
+
+def nap(settings: Batch, *, size: int, last: float, behind: float) -> float:
     """Seconds to let messages gather before the next look, after one that found ``size`` bytes when they had ``last`` seconds.
 
-    They grow while looks find few and shrink while the server had to wait, so that there are none where it has more to send than
-    is taken. A block gets older by a twentieth of flush_interval at most; at 0 there are no naps.
+    They grow while looks find few and shrink while they find many, or if the last transaction was sent ``behind`` seconds after
+    its commit: then the server has more to send, and waits for whoever naps. A block gets older by a twentieth of flush_interval
+    at most; at 0 there are no naps.
     """
-    if size > _ALL_IT_HOLDS:
+    if size > _MANY or behind > _ABREAST:
         wanted = last / 2
     elif size > _FEW:
         wanted = last

@@ -121,7 +121,10 @@ class Pump:
                 if not self._builder.is_mid_transaction or time.monotonic() - stop_seen > _STOP_GRACE:
                     break
             if received.items:
-                nap = batch.nap(self._config.batch, size=received.size, last=nap)
+                behind = batch.seconds_behind(
+                    committed_at=self._builder.last_commit_at, sent_at=received.sent_at
+                )
+                nap = batch.nap(self._config.batch, size=received.size, last=nap, behind=behind)
                 await self._stream.rest(nap)
             else:
                 await self._stream.wait(self._patience())

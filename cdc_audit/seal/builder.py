@@ -91,6 +91,11 @@ class BlockBuilder:
         """The position through which everything is in this block or an earlier one."""
         return self._end_lsn
 
+    @property
+    def last_commit_at(self) -> str:
+        """The commit time of the last transaction in this block or an earlier one, as PostgreSQL prints it; "" without one."""
+        return self._last_commit_at
+
     def set_redaction(self, redaction: Redaction) -> None:
         """Redact by other rules from here on."""
         self._lines.set_redaction(redaction)

@@ -116,11 +116,11 @@ def test_at_interval_zero_a_block_is_closed_as_soon_as_the_input_is_dry_and_the_
     assert not batch.is_due(settings, rows=1, age=0, is_dry=False, is_writer_idle=True)
 
 
-def naps(settings: Batch, sizes: list[int]) -> list[float]:
+def naps(settings: Batch, sizes: list[int], behind: float = 0.1) -> list[float]:
     """The naps after looks that find so much, each after the nap before."""
     taken = [0.0]
     for size in sizes:
-        taken.append(batch.nap(settings, size=size, last=taken[-1]))
+        taken.append(batch.nap(settings, size=size, last=taken[-1], behind=behind))
     return taken[1:]
 
 
@@ -145,9 +145,41 @@ def test_naps_settle_where_a_look_finds_what_a_socket_holds_well() -> None:
     nap, size = 0.0, 0
     for _ in range(20):
         size = int(rate * (nap + 0.001))
-        nap = batch.nap(Batch(), size=size, last=nap)
+        nap = batch.nap(Batch(), size=size, last=nap, behind=0.0)
     assert 40_000 < size < 82_000
-    assert batch.nap(Batch(), size=size, last=nap) == nap
+    assert batch.nap(Batch(), size=size, last=nap, behind=0.0) == nap
+
+
+@pytest.mark.parametrize("capacity", [8_000, 20_000, 50_000, 80_000, 1_000_000])
+@pytest.mark.parametrize("rate", [100_000, 10_000_000, 30_000_000])
+def test_the_trail_keeps_up_however_little_the_connection_holds(rate: int, capacity: int) -> None:
+    """The source makes so many bytes a second, and its server waits while the connection holds so many; a look takes a hundredth of
+    a millisecond a kilobyte.
+    """
+    now = taken = nap = 0.0
+    while now < 20:
+        sent = min(rate * now, taken + capacity)
+        found = min(sent - taken, 131_072.0)
+        behind = now - (taken + found) / rate
+        taken += found
+        nap = batch.nap(Batch(), size=int(found), last=nap, behind=behind) if found else 0.0
+        now += nap + found / 1e8 + 0.0001
+    assert now - taken / rate < 0.5
+
+
+@pytest.mark.parametrize(
+    ("committed_at", "sent_at", "expected"),
+    [
+        ("2026-11-29 10:12:38.5+00", "2026-11-29 10:12:40+00", 1.5),
+        ("2026-11-29 10:12:38.5+00", "", 0),
+        ("", "2026-11-29 10:12:40+00", 0),
+        ("12026-11-29 10:12:38+00", "12026-11-29 10:12:40+00", 0),
+    ],
+)
+def test_how_late_something_is_sent_is_told_by_the_servers_clock(
+    committed_at: str, sent_at: str, expected: float
+) -> None:
+    assert batch.seconds_behind(committed_at=committed_at, sent_at=sent_at) == expected
 
 
 def test_the_servers_word_for_what_it_sent_counts_only_outside_of_a_transaction() -> None:
