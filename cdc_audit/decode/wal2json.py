@@ -14,12 +14,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from operator import index
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import orjson
 
 from cdc_audit.decode.form import VALUE, Converter, Form, paired
 from cdc_audit.decode.scope import Scope
+from cdc_audit.decode.sent_values import decoded
 from cdc_audit.decode.shape import shape_of
 from cdc_audit.decode.values import WAL2JSON_CONVERTERS, ValueFormatError, from_wal2json
 from cdc_audit.errors import StreamError, UnknownTypeError
@@ -39,11 +40,7 @@ from cdc_audit.model.event import (
 )
 from cdc_audit.model.lsn import format_lsn, parse_lsn
 
-_Compiled: TypeAlias = Callable[
-    [Sequence[object], int, dict[bytes, Form], list[Decoded], bytes, bool, bool, bool],
-    tuple[int, bytes, bool],
-]
-_compiled: _Compiled | None = None
+_compiled: Callable[..., tuple[int, bytes, bool]] | None = None
 try:
     from cdc_audit.decode import _wal2json
 except ImportError:
@@ -61,7 +58,6 @@ _ACTIONS = {b"I": "INSERT", b"U": "UPDATE", b"D": "DELETE"}
 # float4, float8, numeric: wal2json 2.5 prints null for their NaN and infinities; domains over them and arrays it prints exactly.
 _MAY_BE_LOST = frozenset({700, 701, 1700})
 _NEXT_LSN = re.compile(rb'"nextlsn":"([^"]*)"')
-_NOT_TEXT = re.compile("[\udc80-\udcff]")
 _MAX_FORMS = 20_000
 _removesuffix = bytes.removesuffix
 
@@ -82,15 +78,9 @@ class Wal2JsonDecoder:
         self._forms: dict[bytes, Form] = {}  # the whole text around the values -> its form
         self._asked: set[bytes] = set()  # forms for which the catalog has been looked up
         self._refused = b""  # the line whose values did not fit their types as they were known
-        self._doubted: set[bytes] = (
-            set()
-        )  # forms whose constraints were looked up again in the open transaction
-        self._shapes: dict[
-            Shape, Shape
-        ] = {}  # so that equal shapes are one object, whatever was looked up again
-        self._user_typed: list[
-            tuple[bytes, bytes]
-        ] = []  # key and text around of forms with types that were looked up
+        self._doubted: set[bytes] = set()  # forms whose constraints the open transaction has looked up again
+        self._shapes: dict[Shape, Shape] = {}  # so that equal shapes are one object
+        self._user_typed: list[tuple[bytes, bytes]] = []  # key and form of those with types from the catalog
         self._is_empty = True  # whether the open transaction has shown no row so far
         self._is_stale = False  # whether tables may have changed since they were looked up
         self._refreshed = ""  # the second of commit time in which tables were last forgotten
@@ -380,14 +370,13 @@ class Wal2JsonDecoder:
         return fields
 
     def _transcode(self, line: bytes) -> bytes:
-        """The line as UTF-8. What isn't of the server's encoding (in SQL_ASCII anything goes) is taken for LATIN1, byte by byte."""
+        """The line as UTF-8."""
+        encoding = self._encoding or "utf-8"
         try:
-            text = line.decode(self._encoding or "utf-8")
+            return line.decode(encoding).encode()
         except UnicodeDecodeError:
             self._is_text = False
-            text = line.decode(self._encoding or "utf-8", "surrogateescape")
-            text = _NOT_TEXT.sub(lambda match: chr(ord(match[0]) - 0xDC00), text)
-        return text.encode()
+            return decoded(line, encoding).encode()
 
     def _broken(self, what: str) -> StreamError:
         where = (

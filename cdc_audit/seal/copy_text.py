@@ -1,4 +1,4 @@
-r"""COPY's text format, exactly as ``COPY ... TO STDOUT`` prints it: what is stored is what is sent, and what is hashed.
+r"""COPY's text format, exactly as ``COPY ... TO STDOUT`` prints it: what is hashed is what is stored.
 
 https://www.postgresql.org/docs/current/sql-copy.html (Text Format): fields are parted by a tab, null is ``\N``; backslash and the
 control characters 8 to 13 are written ``\\ \b \t \n \v \f \r``.
