@@ -37,7 +37,7 @@ wheel: setup ## dist/: wheel, source archive, bill of materials (CycloneDX), man
 	$(BIN)/python .ci/sbom.py dist
 	$(BIN)/python -m cdc_audit man >dist/cdc-audit.1
 
-native: setup ## optional: compile the hot loops, for twice the speed (needs gcc, python3-dev, libssl-dev)
+native: setup ## optional: compile the hot loops, for less CPU (needs gcc, python3-dev, libssl-dev)
 	$(BIN)/python deploy/native/build.py
 
 clean: ## remove everything that these targets made
