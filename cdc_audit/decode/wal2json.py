@@ -42,13 +42,13 @@ from cdc_audit.model.lsn import format_lsn, parse_lsn
 
 _compiled: Callable[..., tuple[int, bytes, bool]] | None = None
 try:
-    from cdc_audit.decode import _wal2json
-except ImportError:
+    from cdc_audit.decode._wal2json import events, init_converters, init_events
+except ImportError:  # also where an older version was compiled
     pass
 else:
-    _wal2json.init_converters(*WAL2JSON_CONVERTERS)
-    _wal2json.init_events(Begin, Commit, Message)
-    _compiled = _wal2json.events
+    init_converters(*WAL2JSON_CONVERTERS)
+    init_events(Begin, Commit, Message)
+    _compiled = events
 
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[-+.\w]+', re.DOTALL)
 _NOTICE = re.compile(

@@ -54,7 +54,7 @@ static int take(Taken *taken, const char *message, Py_ssize_t length)
     return status < 0 ? -1 : 1;
 }
 
-/* The four of what drain() returns; steals `length` and `data`, which may be NULL with an error. */
+/* The four of what drain_past_psycopg() returns; steals `length` and `data`, which may be NULL with an error. */
 static PyObject *result(const Taken *taken, PyObject *length, PyObject *data)
 {
     PyObject *made = NULL;
@@ -107,7 +107,7 @@ static int take_from_libpq(Taken *taken, const Libpq *libpq, PyObject *get_copy_
     return status > 0;
 }
 
-PyDoc_STRVAR(drain_doc, "drain(get_copy_data, items, room, libpq) -> (length, data, size, header)\n\n"
+PyDoc_STRVAR(drain_doc, "drain_past_psycopg(get_copy_data, items, room, libpq) -> (length, data, size, header)\n\n"
 "Call ``get_copy_data(1)`` and append what XLogData messages hold to ``items``, until they are ``room`` bytes or something else comes:\n"
 "its ``length`` and ``data`` are returned (length 0: nothing has arrived; None, None: there is no more room). ``size`` is the bytes\n"
 "of the messages taken, ``header`` the last one's header, b\"\" if there was none. Raises what ``get_copy_data`` raises. ``libpq``, if not\n"
@@ -117,7 +117,7 @@ PyDoc_STRVAR(drain_doc, "drain(get_copy_data, items, room, libpq) -> (length, da
 static PyObject *drain(PyObject *module, PyObject *const *arguments, Py_ssize_t given)
 {
     if (given != 4 || !PyList_CheckExact(arguments[1])) {
-        PyErr_SetString(PyExc_TypeError, "drain(get_copy_data, list, int, libpq)");
+        PyErr_SetString(PyExc_TypeError, "drain_past_psycopg(get_copy_data, list, int, libpq)");
         return NULL;
     }
     Taken taken = {arguments[1], 0, {0}};
@@ -136,7 +136,7 @@ static PyObject *drain(PyObject *module, PyObject *const *arguments, Py_ssize_t 
 }
 
 static PyMethodDef methods[] = {
-    {"drain", (PyCFunction)(void (*)(void))drain, METH_FASTCALL, drain_doc},
+    {"drain_past_psycopg", (PyCFunction)(void (*)(void))drain, METH_FASTCALL, drain_doc},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,3 +1,5 @@
 from cdc_audit.source.copyboth import Drained, GetCopyData, Libpq
 
-def drain(get_copy_data: GetCopyData, items: list[object], room: int, libpq: Libpq | None, /) -> Drained: ...
+def drain_past_psycopg(
+    get_copy_data: GetCopyData, items: list[object], room: int, libpq: Libpq | None, /
+) -> Drained: ...

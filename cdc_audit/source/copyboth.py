@@ -60,11 +60,11 @@ def _drain_in_python(
 
 drain: Callable[[GetCopyData, list[object], int, Libpq | None], Drained] = _drain_in_python
 try:
-    from cdc_audit.source import _drain
-except ImportError:
+    from cdc_audit.source._drain import drain_past_psycopg
+except ImportError:  # also where an older version was compiled
     pass
 else:
-    drain = _drain.drain
+    drain = drain_past_psycopg
 
 
 def xlogdata_positions(message: bytes | memoryview) -> tuple[int, int, int]:

@@ -90,7 +90,7 @@ def test_messages_are_taken_up_to_something_else_or_the_end_of_the_room(
     drain: Any = _drain_in_python
     libpq = FakeLibpq(messages)
     if kind != "pure":
-        drain = compiled(request.getfixturevalue("native_package"), "source", "_drain").drain
+        drain = compiled(request.getfixturevalue("native_package"), "source", "_drain").drain_past_psycopg
     if kind == "past psycopg":
         drain = partial(_past_psycopg, drain, libpq)
     (length, data, size, header), items = drained(drain, messages, room)
@@ -118,7 +118,7 @@ def test_an_error_of_the_connection_is_passed_on(native_package: Path) -> None:
     def broken(_: int) -> tuple[int, memoryview]:
         raise ConnectionError("gone")
 
-    compiled_drain = compiled(native_package, "source", "_drain").drain
+    compiled_drain = compiled(native_package, "source", "_drain").drain_past_psycopg
     for drain in (_drain_in_python, compiled_drain, copyboth.drain):
         with pytest.raises(ConnectionError, match="gone"):
             drain(broken, [], 100, None)
