@@ -85,7 +85,7 @@ def context_of(content: str, *, xid: int, keys: Mapping[str, ContextKey]) -> Con
     own = _OWN.match(parts[3]) if len(parts) == 4 else None
     if own is None:
         return to_context(read(content, kind="context", xid=xid, keys=keys))
-    shared = own.string[own.end() :]
+    shared = parts[3][own.end() :]
     context = _SIGNED_BEFORE.get(shared)
     if (
         context is not None
@@ -95,7 +95,7 @@ def context_of(content: str, *, xid: int, keys: Mapping[str, ContextKey]) -> Con
         return context
     said = read(content, kind="context", xid=xid, keys=keys)
     context = to_context(said)
-    # What else is called so may not be it.
+    # Said a second time, it would be the later one that counts.
     if context.trust is Trust.SIGNED and '"xid"' not in shared and len(shared) <= _MAX_KNOWN_BYTES:
         if len(_SIGNED_BEFORE) >= _MAX_KNOWN:
             _SIGNED_BEFORE.clear()

@@ -168,6 +168,7 @@ class Writer:
         """
         if openings:
             self._keep(openings)
+        rows = _rows(lines)
         try:
             if self._copy is None:
                 await self._ensure_month(month)
@@ -177,17 +178,14 @@ class Writer:
                 copying = self._connection.cursor().copy(ledger.copy_rows(self._schema))
                 with self._patience.shown():
                     self._copy = await copying.__aenter__()
-                    if copy_binary.IS_COMPILED:
-                        await self._copy.write(copy_binary.HEADER)
                 self._copying = copying
-            rows = copy_binary.rows(lines) if copy_binary.IS_COMPILED else lines
+                if copy_binary.IS_COMPILED:
+                    rows = copy_binary.HEADER + rows
             with self._patience.shown():
                 await self._copy.write(memoryview(rows))  # psycopg cuts it up: a view, without copying
             failpoint.reached("mid-copy")
         except psycopg.Error as error:
             raise self._explained(error) from error
-        except ValueError as error:
-            raise _refused(str(error)) from error
 
     async def commit(self, block: Block, block_hash: bytes) -> Receipt:
         """End the open block with its header and commit. Only then is it durable: the receipt says through where."""
@@ -278,6 +276,16 @@ class Writer:
         if (error.sqlstate or "")[:2] in {"22", "23"}:
             return _refused(f"{type(error).__name__}, {error.sqlstate}")
         return explain(error, side="audit")
+
+
+def _rows(lines: bytes) -> bytes:
+    """What COPY is sent of lines. Raises SettingError."""
+    if not copy_binary.IS_COMPILED:
+        return lines
+    try:
+        return copy_binary.rows(lines)
+    except ValueError as error:  # names a field's place, no value
+        raise _refused(str(error)) from error
 
 
 def _refused(why: str) -> SettingError:
