@@ -179,6 +179,12 @@ def scene(
                 ):  # a part is changed, and then goes with its item: taken back, it must come before its change
                     source.execute("update shop.parts set note = 'changed' where item = 4001")
                     source.execute("delete from shop.items where id = 4001")
+                # Nothing is left of it: taken back, its part can't come before the item, which it takes away again.
+                if number == 6:
+                    source.execute("insert into shop.items (id, name) values (4002, 'short')")
+                    source.execute("insert into shop.parts (item, note) values (4002, 'lived')")
+                    source.execute("update shop.parts set note = 'changed' where item = 4002")
+                    source.execute("delete from shop.items where id = 4002")
                 if number == TRANSACTIONS - 1:
                     source.execute(
                         "insert into shop.items (id, name) values (2001, %s), (2002, '=1+1')", (HOSTILE,)

@@ -22,12 +22,26 @@ declare
     columns text;
     hits    bigint;
     refers  record;
+    waits   record;
 begin
-    -- Behind one that waits for a foreign key and leaves the record as this one found it, this one waits, too.
-    if exists (select from pg_temp.undo_later as l
-                where l.change ->> 'schema' = take_back.change ->> 'schema' and l.change ->> 'table' = take_back.change ->> 'table'
-                  and (l.change -> 'past' @> present or present @> (l.change -> 'past'))) then
+    -- One that waits for a foreign key and leaves the record as this one found it becomes one with it: what was made and taken away in
+    -- between need not be possible. Where their columns differ, this one waits, too.
+    select l.place, l.change into waits
+      from pg_temp.undo_later as l
+     where l.change ->> 'schema' = take_back.change ->> 'schema' and l.change ->> 'table' = take_back.change ->> 'table'
+       and (l.change -> 'past' @> present or present @> (l.change -> 'past'))
+     order by l.change -> 'past' = present desc, l.place desc
+     limit 1;
+    if found and waits.change -> 'past' <> present then
         insert into pg_temp.undo_later (change) values (take_back.change);
+        return;
+    elsif found and past is null and waits.change -> 'present' = 'null' then
+        delete from pg_temp.undo_later as l where l.place = waits.place;
+        return;
+    elsif found then
+        update pg_temp.undo_later as l
+           set change = l.change || pg_catalog.jsonb_build_object('past', coalesce(present || past, 'null'))
+         where l.place = waits.place;
         return;
     end if;
     select pg_catalog.string_agg(pg_catalog.format('t.%1$I = seen.%1$I', attname), ' and ')
