@@ -1,5 +1,5 @@
 """The daemon's connection to the audit database: rows by one open COPY a block, then their personal values' openings by
-another one, then the block's header, in one transaction.
+another one, then the block's header, in one transaction. A block of few rows is one statement (``small_block``).
 
 A block is visible whole or not at all. A second writer that appends the same block number waits for the first one's
 transaction and then fails on the primary key: two daemons can't both write. Openings wait for the end of the rows: 8 MB of
@@ -14,10 +14,11 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from itertools import chain
 from typing import IO, Any
 
 import psycopg
-from psycopg import AsyncCopy
+from psycopg import AsyncCopy, AsyncRawCursor
 
 from cdc_audit import failpoint
 from cdc_audit.errors import (
@@ -31,7 +32,7 @@ from cdc_audit.model.ledger import Block, Receipt
 from cdc_audit.postgres import Backend, PromptConnection, answered, check_own_session, connect_async, explain
 from cdc_audit.seal import copy_binary
 from cdc_audit.seal.signature import Signer
-from cdc_audit.sink import ledger
+from cdc_audit.sink import ledger, small_block
 from cdc_audit.sink.patience import Patience
 
 _MEMORY_BYTES = 8 * 1024 * 1024
@@ -55,6 +56,7 @@ class Writer:
         self._signer = signer
         self._copying: AbstractAsyncContextManager[AsyncCopy] | None = None
         self._copy: AsyncCopy | None = None
+        self._kept = b""  # lines of the open block, while they are few: it may be over with them
         self._openings: IO[bytes] | None = None
         self._months: set[str] = set()
         self._is_only_writer = False
@@ -163,16 +165,22 @@ class Writer:
             raise explain(error, side="audit") from error
 
     async def write(self, lines: bytes, month: str, openings: bytes = b"") -> None:
-        """Send lines of the open block, whose rows lie in ``month`` ("2026-11"), and keep their openings; the first ones open
-        it.
+        """Take lines of the open block, whose rows lie in ``month`` ("2026-11"), and their openings. Few lines are kept until more
+        come, or the block's end; others are sent, the first ones open the block.
         """
         if openings:
             self._keep(openings)
-        rows = _rows(lines)
+        is_first = self._copy is None and not self._kept
+        if is_first:
+            self._started = time.monotonic()
+            await self._ensure_month(month)
+            failpoint.reached("before-begin")
+            if not openings and small_block.fits(lines):
+                self._kept = lines
+                return
+        rows, self._kept = _rows(self._kept + lines), b""
         try:
             if self._copy is None:
-                await self._ensure_month(month)
-                failpoint.reached("before-begin")
                 await self._begin()
                 failpoint.reached("after-begin")
                 copying = self._connection.cursor().copy(ledger.copy_rows(self._schema))
@@ -191,27 +199,12 @@ class Writer:
         """End the open block with its header and commit. Only then is it durable: the receipt says through where."""
         signature = ledger.sign(block, block_hash, self._signer)
         failpoint.reached("block-signed")
+        header = ledger.parameters(block, block_hash, signature)
         try:
-            if self._copying is None or self._copy is None:
-                await self._begin()
+            if self._kept:
+                await self._store(header)
             else:
-                copying, copy, self._copying, self._copy = self._copying, self._copy, None, None
-                with self._patience.shown():
-                    if copy_binary.IS_COMPILED:
-                        await copy.write(copy_binary.TRAILER)
-                    await copying.__aexit__(None, None, None)
-                failpoint.reached("after-copy")
-                await self._send_openings()
-            with self._patience.shown():
-                async with self._connection.pipeline():
-                    await self._connection.execute(
-                        ledger.statement("append", self._schema),
-                        ledger.parameters(block, block_hash, signature),
-                    )
-                    failpoint.reached("before-commit")
-                    committed = await self._connection.execute("commit")
-            if committed.statusmessage != "COMMIT":  # an aborted transaction answers ROLLBACK, and no error
-                raise UnavailableError(f"audit database: block {block.block} was rolled back")
+                await self._commit(header)
         except psycopg.errors.UniqueViolation as error:
             if self._is_only_writer and error.diag.table_name == "ledger":
                 raise LedgerMovedError(
@@ -223,6 +216,39 @@ class Writer:
         except psycopg.Error as error:
             raise self._explained(error) from error
         return Receipt(block, block_hash, time.monotonic() - self._started, signature)
+
+    async def _store(self, header: tuple[Any, ...]) -> None:
+        """The lines that were kept, and their block's header, in one statement."""
+        try:
+            rows = small_block.values(self._kept)
+        except ValueError:
+            raise _refused("not UTF-8") from None
+        self._kept = b""
+        with self._patience.shown():
+            await AsyncRawCursor(self._connection).execute(
+                small_block.statement(self._schema, len(rows)), list(chain(header, *rows))
+            )
+
+    async def _commit(self, header: tuple[Any, ...]) -> None:
+        """The end of the open COPY, if there is one, the header and COMMIT."""
+        if self._copying is None or self._copy is None:
+            self._started = time.monotonic()
+            await self._begin()
+        else:
+            copying, copy, self._copying, self._copy = self._copying, self._copy, None, None
+            with self._patience.shown():
+                if copy_binary.IS_COMPILED:
+                    await copy.write(copy_binary.TRAILER)
+                await copying.__aexit__(None, None, None)
+            failpoint.reached("after-copy")
+            await self._send_openings()
+        with self._patience.shown():
+            async with self._connection.pipeline():
+                await self._connection.execute(ledger.statement("append", self._schema), header)
+                failpoint.reached("before-commit")
+                committed = await self._connection.execute("commit")
+        if committed.statusmessage != "COMMIT":  # an aborted transaction answers ROLLBACK, and no error
+            raise UnavailableError(f"audit database: block {header[0]} was rolled back")
 
     def _keep(self, openings: bytes) -> None:
         try:
@@ -257,7 +283,6 @@ class Writer:
         self._months.add(month)
 
     async def _begin(self) -> None:
-        self._started = time.monotonic()
         with self._patience.shown():
             await self._connection.execute("begin")
 

@@ -30,6 +30,18 @@ copy {schema}.audit_logs (id, created_at, schema_name, table_name, record_id, ac
                           application_name, capture, unchanged_toast, partition_name, xid, commit_lsn, seq, row_hash)
 from stdin
 
+-- name: store
+-- Few rows and their block's header. Statements of one WITH are done or not together.
+with rows as (
+    insert into {schema}.audit_logs (id, created_at, schema_name, table_name, record_id, action, old_data, new_data, changed_fields,
+                                     user_id, user_email, ip_address, user_agent, context, context_trust, db_user,
+                                     application_name, capture, unchanged_toast, partition_name, xid, commit_lsn, seq, row_hash)
+    values {rows}
+)
+insert into {schema}.ledger (block, kind, first_id, row_count, system_identifier, timeline, slot, start_lsn, end_lsn,
+                             last_commit_at, written_at, rows_root, prev_hash, detail, key_id, block_hash, signature)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+
 -- name: copy_openings
 copy {schema}.personal_values (id, part, field, commitment, salt, value) from stdin
 

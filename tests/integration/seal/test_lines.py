@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import psycopg
@@ -21,6 +22,8 @@ from cdc_audit.seal import copy_binary
 from cdc_audit.seal.block import EMPTY_ROOT, NO_HASH, header_line
 from cdc_audit.seal.builder import BlockBuilder
 from cdc_audit.seal.copy_text import bytea
+from cdc_audit.sink import small_block
+from cdc_audit.sink.ledger import parameters
 from tests.integration.decode.type_zoo import HOSTILE
 from tests.support.native import compiled
 from tests.support.proof import check_proof
@@ -47,9 +50,9 @@ def dsn(audit_cluster: Server) -> Iterator[str]:
     audit_cluster.execute(f'drop database "{name}" with (force)')
 
 
-@pytest.fixture(params=["text", "binary"])
+@pytest.fixture(params=["text", "binary", "statement"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """COPY's format in which lines are stored: text, or binary where there is a compiler for it."""
+    """How lines are stored: by COPY in text, in binary where there is a compiler for it, or with their header by one statement."""
     if request.param == "binary":
         folder: Path = request.getfixturevalue("native_package")
         monkeypatch.setattr(copy_binary, "_compiled", compiled(folder, "seal", "_copy_binary").rows)
@@ -122,6 +125,12 @@ def store(
 ) -> None:
     """The open block, rows and header, as the lines that were hashed."""
     lines = builder.take()
+    if form == "statement":
+        sealed = builder.close(kind="data", written_at=written_at, detail=detail)
+        rows = small_block.values(lines)
+        header = parameters(sealed.block, sealed.block_hash, b"")
+        psycopg.RawCursor(audit).execute(small_block.statement("audit", len(rows)), [*header, *chain(*rows)])
+        return
     with audit.cursor().copy(f"copy audit.audit_logs from stdin (format {form})") as copy:
         if form == "binary":
             lines = copy_binary.HEADER + copy_binary.rows(lines) + copy_binary.TRAILER

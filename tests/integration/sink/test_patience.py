@@ -83,7 +83,8 @@ async def write(writer: Writer, block: tuple[Block, bytes], record_id: bytes = b
 
 
 ASKED: dict[str, Callable[[Writer, tuple[Block, bytes]], Awaitable[object]]] = {
-    "a block is written": write,
+    "a block of few rows is stored": write,
+    "a block is written": lambda writer, block: write(writer, block, b"x" * 20_000),
     "a block is committed": lambda writer, block: writer.commit(*block),
     "nothing happens": lambda writer, _: writer.ping(),
     "it is opened": lambda writer, _: writer.last_block(),
