@@ -92,6 +92,7 @@ def main() -> None:
         arguments.recording,
         arguments.pure,
         arguments.trail,
+        arguments.audit_bin,
     )
     reports: dict[str, Report] = {}
     with (
@@ -135,6 +136,12 @@ def _parsed() -> argparse.Namespace:
         metavar="DSN",
         help="answers: ask the trail in this database, made if there is none, and leave it",
     )
+    parser.add_argument(
+        "--audit-bin",
+        type=Path,
+        metavar="FOLDER",
+        help="where postgres and initdb of the audit server are (default: those of the source)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - MEASUREMENTS.keys():
@@ -148,6 +155,7 @@ def _json(stage: Stage, reports: dict[str, Report]) -> dict[str, object]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "postgresql": stage.source.binaries.major,
+        "audit_postgresql": stage.audit.binaries.major,
         "daemon": stage.daemon,
     }
     options = {

@@ -12,19 +12,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from cdc_audit.cli.demo.binaries import inspect
 from cdc_audit.cli.demo.cluster import Cluster
 from cdc_audit.seal.lines import IS_COMPILED
 from tests.support.databases import Databases, new_databases
 
 ROOT = Path(__file__).parents[2]
-# A stopped daemon must not be given up while the source is filled; a checkpoint in mid-measurement would be somebody else's work.
+# A stopped daemon must not be given up while the source is filled, and at 0 the walsender would look for an answer after each
+# message. A checkpoint in mid-measurement would be somebody else's work.
 # WAL files are used again, as on a server that has run for a while: to make new ones is not what is measured.
 _SETTINGS = {
     "max_wal_size": "8GB",
     "min_wal_size": "4GB",
     "checkpoint_timeout": "30min",
     "shared_buffers": "256MB",
-    "wal_sender_timeout": "0",
+    "wal_sender_timeout": "1h",
     "autovacuum": "off",
 }
 
@@ -40,6 +42,7 @@ class Options:
     recording: Path | None
     pure: bool = False
     trail: str | None = None
+    audit_bin: Path | None = None
 
 
 class Stage:
@@ -59,14 +62,23 @@ class Stage:
 
     @cached_property
     def audit(self) -> Cluster:
+        binaries = None
+        if self.options.audit_bin is not None:
+            binaries = inspect(self.options.audit_bin.resolve())
+            if binaries is None:
+                raise RuntimeError(f"no PostgreSQL server in {self.options.audit_bin}")
         return self._open.enter_context(
-            Cluster("audit", wal_level="replica", settings=_SETTINGS, fsync=True, tcp=True)
+            Cluster("audit", wal_level="replica", settings=_SETTINGS, fsync=True, tcp=True, binaries=binaries)
         )
 
     @property
     def daemon(self) -> str:
-        """How the daemon's hot loops are run."""
-        return "compiled" if IS_COMPILED and not self.options.pure else "pure Python"
+        """How the daemon's hot loops are run, and the servers' versions where they differ."""
+        loops = "compiled" if IS_COMPILED and not self.options.pure else "pure Python"
+        majors = self.source.binaries.major, self.audit.binaries.major
+        return (
+            loops if majors[0] == majors[1] else f"{loops}; PostgreSQL {majors[0]}, audit server {majors[1]}"
+        )
 
     @cached_property
     def package(self) -> dict[str, str]:

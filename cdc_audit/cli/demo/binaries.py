@@ -68,18 +68,18 @@ def find_binaries() -> Binaries:
     """
     chosen = os.environ.get("CDC_AUDIT_PG_BIN")
     if chosen:
-        found = _inspect(Path(chosen))
+        found = inspect(Path(chosen))
         if found is None:
             raise SettingError(
                 f"CDC_AUDIT_PG_BIN: no PostgreSQL server {_OLDEST} or newer in {chosen}",
                 remedy="let CDC_AUDIT_PG_BIN name the folder that holds postgres and initdb, or unset it",
             )
         return found
-    installed = [found for folder in _system_folders() if (found := _inspect(folder))]
+    installed = [found for folder in _system_folders() if (found := inspect(folder))]
     if installed:
         return max(installed, key=lambda found: (found.has_wal2json, found.major))
     embedded = _embedded_folder()
-    if embedded is not None and (found := _inspect(embedded)):
+    if embedded is not None and (found := inspect(embedded)):
         return found
     raise SettingError(
         "no PostgreSQL server is installed here",
@@ -110,7 +110,8 @@ def _embedded_folder() -> Path | None:
     return None
 
 
-def _inspect(folder: Path) -> Binaries | None:
+def inspect(folder: Path) -> Binaries | None:
+    """The installation whose programs are in a folder; None if there is no server, or one too old."""
     if not all(os.access(folder / name, os.X_OK) for name in ("postgres", "initdb")):
         return None
     version = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=False)
