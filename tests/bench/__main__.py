@@ -55,7 +55,13 @@ MEASUREMENTS = {
         "what an hour leaves at 500 transactions/s, of one row each", growth.backlog, False
     ),
     "latency": Measurement("commit to durable at 100, 500, 2,000 transactions/s", latency.run),
-    "source": Measurement("pgbench with nothing, triggers, a slot read, the daemon", source_cost.run),
+    "source": Measurement(
+        "pgbench with nothing, triggers, a slot read, the daemon",
+        partial(source_cost.run, load=source_cost.SATURATING),
+    ),
+    "source_plain": Measurement(
+        "the same with pgbench as it comes", partial(source_cost.run, load=source_cost.AS_IT_COMES), False
+    ),
     "context": Measurement("each integration of the client library, and without it", context_cost.run, False),
     "lake": Measurement("the budget's workload into Iceberg tables, beside PostgreSQL", lake.run, False),
     "verify": Measurement("verify beside COPY TO STDOUT, its memory at two sizes", verifying.run),
@@ -115,7 +121,9 @@ def main() -> None:
 
 def _parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: all but five)")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="what to measure (default: all that --list does not mark)"
+    )
     parser.add_argument("--list", action="store_true", help="what there is")
     parser.add_argument("--rounds", type=int, default=3, help="of each measurement (default 3)")
     parser.add_argument(

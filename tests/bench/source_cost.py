@@ -3,8 +3,8 @@ read by somebody who throws it away, and with the daemon and its audit database 
 source go first (as with ``CPUWeight=1`` in their units). What is behind then is told by the seconds that it takes to store
 the rest.
 
-"Nothing" has wal_level logical as well. Where slots are read, the tables have REPLICA IDENTITY FULL. Commits don't wait for the
-disk, so that it is the work that counts.
+"Nothing" has wal_level logical as well. Where slots are read, the tables have REPLICA IDENTITY FULL. Two loads: one that leaves no
+processor idle, whose commits don't wait for the disk, so that all work counts; and pgbench as it comes, one client after another.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from tests.support.daemon import DaemonProcess, initialised, until
 from tests.support.databases import Databases
 
 SQL = named_sql("tests.bench", "source_cost.sql")
-_CLIENTS = 4
 _NICE = 19
 _YIELDING = "cdc-audit and audit server yield"
 _WAYS = ("nothing", "audit triggers", "slot read", "cdc-audit", _YIELDING)
@@ -40,16 +39,28 @@ _LONGEST = 300.0
 Settle = Callable[[int], float]  # seconds until so many rows are stored
 
 
+class Load(NamedTuple):
+    """What pgbench is told, and its sessions' settings, as they stand in a DSN."""
+
+    about: str
+    options: tuple[str, ...]
+    settings: str
+
+
+SATURATING = Load("4 clients, prepared, commits not synced", ("-M", "prepared", "-c", "4"), UNSYNCED)
+AS_IT_COMES = Load("as pgbench comes: 1 client", (), "")
+
+
 class _Cost(NamedTuple):
     tps: float
     behind: float | None
 
 
-def run(stage: Stage) -> Report:
+def run(stage: Stage, load: Load) -> Report:
     """Transactions a second each way, and in proportion to nothing."""
-    rounds = [{way: _cost(stage, way) for way in _WAYS} for _ in stage.rounds("source cost")]
+    rounds = [{way: _cost(stage, load, way) for way in _WAYS} for _ in stage.rounds("source cost")]
     report = Report(
-        f"cost to the source: pgbench TPC-B, {_CLIENTS} clients, {stage.options.seconds} s each; {stage.daemon}"
+        f"cost to the source: pgbench TPC-B, {load.about}, {stage.options.seconds} s each; {stage.daemon}"
     )
     for way in _WAYS:
         report.add(way, "tps", [one[way].tps for one in rounds])
@@ -62,7 +73,7 @@ def run(stage: Stage) -> Report:
     return report
 
 
-def _cost(stage: Stage, way: str) -> _Cost:
+def _cost(stage: Stage, load: Load, way: str) -> _Cost:
     with stage.databases() as databases:
         stage.tool("pgbench", "-i", "-q", "-s", "10", databases.source_dsn)
         with psycopg.connect(databases.source_dsn, autocommit=True) as source:
@@ -71,8 +82,8 @@ def _cost(stage: Stage, way: str) -> _Cost:
             elif way != "nothing":
                 source.execute(WORKLOADS["tpcb"])
         with _WORKING.get(way, _nobody)(stage, databases) as settle:
-            how = ["-n", "-M", "prepared", "-c", str(_CLIENTS), "-T", str(stage.options.seconds)]
-            said = stage.tool("pgbench", *how, f"{databases.source_dsn} {UNSYNCED}").stdout
+            how = ["-n", *load.options, "-T", str(stage.options.seconds)]
+            said = stage.tool("pgbench", *how, f"{databases.source_dsn} {load.settings}").stdout
             done = re.search(r"transactions actually processed: (\d+)", said)
             assert done is not None, said
             behind = settle(int(done[1]) * _ROWS) if settle is not None else None
