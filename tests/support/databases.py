@@ -67,13 +67,13 @@ def new_databases(source: Server, audit: Server) -> Databases:
 
 
 def drop_slots(server: Server, database: str, timeout: float = 10) -> None:
-    """Drop all slots of a database, ending what reads them."""
+    """Drop all slots of a database, ending what reads them. A temporary one may go by itself meanwhile, with its session."""
     deadline = time.monotonic() + timeout
     while True:
         server.execute(_END_READERS, (database,))
         try:
             server.execute(_DROP_SLOTS, (database,))
-        except psycopg.errors.ObjectInUse:
+        except (psycopg.errors.ObjectInUse, psycopg.errors.UndefinedObject):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
