@@ -1,6 +1,7 @@
 /* Optional: what decode/wal2json.py does with the lines of rows, of transactions' ends and of messages, in C. Built by `make native`;
  * without it nothing is missing but speed. It reads only lines that have the very form of usual ones, rows' that of lines read
- * before, and stops at any other, which is then Python's: so it never decides what a strange line means. What it returns equals what Python returns (tests/unit/decode/test_native.py).
+ * before, and stops at any other, which is then Python's: so it never decides what a strange line means. What it returns equals
+ * what Python returns (tests/unit/decode/test_native.py).
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>

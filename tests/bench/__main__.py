@@ -163,7 +163,7 @@ def _json(stage: Stage, reports: dict[str, Report]) -> dict[str, object]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "postgresql": stage.source.binaries.major,
-        "audit_postgresql": stage.audit.binaries.major,
+        "audit_postgresql": stage.audit_binaries.major,
         "daemon": stage.daemon,
     }
     options = {

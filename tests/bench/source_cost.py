@@ -4,7 +4,7 @@ source go first (as with ``CPUWeight=1`` in their units). What is behind then is
 the rest.
 
 "Nothing" has wal_level logical as well. Where slots are read, the tables have REPLICA IDENTITY FULL. Two loads: one that leaves no
-processor idle, whose commits don't wait for the disk, so that all work counts; and pgbench as it comes, one client after another.
+processor idle, whose commits don't wait for the disk, so that all work counts; and pgbench as it comes, with one client.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cdc_audit.cli.demo.binaries import inspect
+from cdc_audit.cli.demo.binaries import Binaries, find_binaries, inspect
 from cdc_audit.cli.demo.cluster import Cluster
 from cdc_audit.seal.lines import IS_COMPILED
 from tests.support.databases import Databases, new_databases
@@ -62,23 +62,34 @@ class Stage:
 
     @cached_property
     def audit(self) -> Cluster:
-        binaries = None
-        if self.options.audit_bin is not None:
-            binaries = inspect(self.options.audit_bin.resolve())
-            if binaries is None:
-                raise RuntimeError(f"no PostgreSQL server in {self.options.audit_bin}")
         return self._open.enter_context(
-            Cluster("audit", wal_level="replica", settings=_SETTINGS, fsync=True, tcp=True, binaries=binaries)
+            Cluster(
+                "audit",
+                wal_level="replica",
+                settings=_SETTINGS,
+                fsync=True,
+                tcp=True,
+                binaries=self.audit_binaries,
+            )
         )
+
+    @cached_property
+    def audit_binaries(self) -> Binaries:
+        """The audit server's programs. Raises RuntimeError where the folder that was named has none."""
+        if self.options.audit_bin is None:
+            return find_binaries()
+        found = inspect(self.options.audit_bin.resolve())
+        if found is None:
+            raise RuntimeError(f"no PostgreSQL server in {self.options.audit_bin}")
+        return found
 
     @property
     def daemon(self) -> str:
         """How the daemon's hot loops are run, and the servers' versions where they differ."""
         loops = "compiled" if IS_COMPILED and not self.options.pure else "pure Python"
-        majors = self.source.binaries.major, self.audit.binaries.major
-        return (
-            loops if majors[0] == majors[1] else f"{loops}; PostgreSQL {majors[0]}, audit server {majors[1]}"
-        )
+        majors = find_binaries().major, self.audit_binaries.major
+        differ = f"; PostgreSQL {majors[0]}, audit server {majors[1]}" if majors[0] != majors[1] else ""
+        return loops + differ
 
     @cached_property
     def package(self) -> dict[str, str]:

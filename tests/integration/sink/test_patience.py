@@ -158,6 +158,21 @@ def test_a_block_on_its_way_through_a_slow_network_is_waited_for(
     asyncio.run(asked())
 
 
+def test_a_block_of_few_rows_that_is_not_utf8_is_refused_without_its_bytes(
+    databases: Databases, link: Proxy
+) -> None:
+    async def asked() -> None:
+        writer = await opened(databases, link)
+        assert await writer.try_lock()
+        block = await next_block(writer)
+        with pytest.raises(SettingError, match="not UTF-8") as refused:
+            await write(writer, block, b"secret\xff")
+        assert "secret" not in str(refused.value) and "ff" not in str(refused.value)
+        await writer.close()
+
+    asyncio.run(asked())
+
+
 def test_whoever_is_cancelled_while_a_silent_server_is_asked_leaves_at_once(
     databases: Databases, link: Proxy
 ) -> None:
