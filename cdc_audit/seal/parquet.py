@@ -74,13 +74,15 @@ class RowsFile:
             bloom_filter_options={name: {"ndv": count, "fpp": 0.01} for name, count in _FILTERED.items()},
         )  # fmt: skip
         self._group: list[Any] = []
+        self._group_rows = self._group_bytes = 0
 
     def write(self, lines: Sequence[bytes]) -> Any:
         """Append rows, as COPY prints them with their line ends, in order of id; the Arrow table that they make."""
         table = _table(lines, self._schema)
         self._group.append(table)
-        rows = sum(one.num_rows for one in self._group)
-        if rows >= _GROUP_ROWS or sum(one.nbytes for one in self._group) >= _GROUP_BYTES:
+        self._group_rows += table.num_rows
+        self._group_bytes += table.nbytes
+        if self._group_rows >= _GROUP_ROWS or self._group_bytes >= _GROUP_BYTES:
             self._end_group()
         return table
 
@@ -95,6 +97,7 @@ class RowsFile:
         if self._group:
             self._writer.write_table(pa.concat_tables(self._group))
             self._group.clear()
+            self._group_rows = self._group_bytes = 0
 
 
 def write_rows(file: IO[bytes], rows: Iterable[bytes], seen: Callable[[Any], None]) -> None:

@@ -27,7 +27,9 @@ from cdc_audit.seal.parquet import RowsFile
 from cdc_audit.seal.signature import Signer
 from cdc_audit.sink import ledger
 
-_SLICE_LINES = 2_000  # taken into Arrow at a time: their memory is bounded
+# Taken into Arrow at a time: few rows cost as much as many, and the memory of many is to be bounded.
+_SLICE_LINES = 2_000
+_SLICE_BYTES = 1 << 20
 _KEPT_SNAPSHOTS, _MOST_SNAPSHOTS = 20, 200  # metadata with all of them is written at each commit
 _ATTEMPTS = 5  # at a commit that somebody else's upkeep came before
 
@@ -173,15 +175,27 @@ class _DataFile:
         self._output = table.io.new_output(f"{table.location()}/data/{month}/{uuid.uuid4().hex}.parquet")
         self._stream: IO[bytes] = self._output.create()
         self._rows = RowsFile(self._stream)
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
 
     def write(self, lines: bytes) -> None:
         """Whole lines, in order of id."""
-        rows = lines.splitlines(keepends=True)  # a raw carriage return does not occur in COPY's text
+        self._waiting.append(lines)
+        self._waiting_bytes += len(lines)
+        if self._waiting_bytes >= _SLICE_BYTES:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        # A raw carriage return does not occur in COPY's text.
+        rows = b"".join(self._waiting).splitlines(keepends=True)
+        self._waiting.clear()
+        self._waiting_bytes = 0
         for start in range(0, len(rows), _SLICE_LINES):
             self._rows.write(rows[start : start + _SLICE_LINES])
 
     def close(self) -> str:
         """Finish it; where it is."""
+        self._take_in()
         self._rows.close()
         self._stream.close()
         return str(self._output.location)
