@@ -175,21 +175,18 @@ class _DataFile:
         self._output = table.io.new_output(f"{table.location()}/data/{month}/{uuid.uuid4().hex}.parquet")
         self._stream: IO[bytes] = self._output.create()
         self._rows = RowsFile(self._stream)
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
+        self._waiting = bytearray()
 
     def write(self, lines: bytes) -> None:
         """Whole lines, in order of id."""
-        self._waiting.append(lines)
-        self._waiting_bytes += len(lines)
-        if self._waiting_bytes >= _SLICE_BYTES:
+        self._waiting += lines
+        if len(self._waiting) >= _SLICE_BYTES:
             self._take_in()
 
     def _take_in(self) -> None:
         # A raw carriage return does not occur in COPY's text.
-        rows = b"".join(self._waiting).splitlines(keepends=True)
+        rows = bytes(self._waiting).splitlines(keepends=True)
         self._waiting.clear()
-        self._waiting_bytes = 0
         for start in range(0, len(rows), _SLICE_LINES):
             self._rows.write(rows[start : start + _SLICE_LINES])
 
